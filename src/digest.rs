@@ -1,0 +1,357 @@
+//! Digests, and the bytes that were compared with one.
+//!
+//! Owns what "verified" means. Always true: a [`Verified`] holds bytes whose digest was computed here, and a
+//! [`VerifyReader`] never hands out the last byte of content that is not what was expected. What is
+//! expected, and what happens to bytes that are wrong, is the caller's affair.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::str::FromStr;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The SHA-256 digest of some content, written `sha256:<64 lower-case hexadecimal digits>`.
+///
+/// Made by parsing or by hashing only, so it can be used as a file name
+/// ([image-spec, descriptor.md, Digests](https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md#digests)).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
+
+/// A text is not a digest that larder can work with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DigestError {
+    /// The algorithm before the colon is not `sha256`.
+    #[error("the digest algorithm `{algorithm}` is not supported, expected sha256")]
+    Algorithm {
+        /// What stood before the colon, cut to 32 characters.
+        algorithm: String,
+    },
+    /// There is no colon, so no algorithm.
+    #[error("not a digest, expected `sha256:` and 64 hexadecimal digits")]
+    NoAlgorithm,
+    /// The part after the colon has the wrong length.
+    #[error("a sha256 digest has 64 hexadecimal digits, found {found}")]
+    Length {
+        /// How many characters there are.
+        found: usize,
+    },
+    /// The part after the colon has a character that no digest has.
+    #[error("a sha256 digest has digits and the letters a to f, found `{found}` at position {position}")]
+    Character {
+        /// The character.
+        found: char,
+        /// Its position behind the colon, from 1.
+        position: usize,
+    },
+}
+
+impl Digest {
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        hasher.finish().0
+    }
+
+    /// The 64 hexadecimal digits, without the algorithm.
+    pub fn hex(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        self.0
+            .iter()
+            .flat_map(|b| [b >> 4, b & 15])
+            .map(|n| char::from(DIGITS[usize::from(n)]))
+            .collect()
+    }
+
+    /// The digest with these 64 hexadecimal digits.
+    pub fn from_hex(hex: &str) -> Result<Digest, DigestError> {
+        let lower = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        if let Some((position, found)) = hex.chars().enumerate().find(|(_, c)| !lower(*c)) {
+            return Err(DigestError::Character { found, position: position + 1 });
+        }
+        if hex.len() != 64 {
+            return Err(DigestError::Length { found: hex.len() });
+        }
+        let value = |b: u8| if b.is_ascii_digit() { b - b'0' } else { b - b'a' + 10 };
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+            *byte = value(pair[0]) << 4 | value(pair[1]);
+        }
+        Ok(Digest(bytes))
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Digest, DigestError> {
+        let (algorithm, hex) = text.split_once(':').ok_or(DigestError::NoAlgorithm)?;
+        if algorithm != "sha256" {
+            return Err(DigestError::Algorithm { algorithm: algorithm.chars().take(32).collect() });
+        }
+        Digest::from_hex(hex)
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = DigestError;
+
+    fn try_from(text: String) -> Result<Digest, DigestError> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Hashes content as it passes and counts it.
+#[derive(Clone)]
+pub struct Hasher {
+    context: Context,
+    length: u64,
+}
+
+impl Hasher {
+    /// A hasher that has seen nothing.
+    pub fn new() -> Hasher {
+        Hasher { context: Context::new(&SHA256), length: 0 }
+    }
+
+    /// Takes in the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.context.update(bytes);
+        self.length += bytes.len() as u64;
+    }
+
+    /// How many bytes were taken in.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The digest of all bytes, and how many they were.
+    pub fn finish(self) -> (Digest, u64) {
+        let hash = self.context.finish();
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(hash.as_ref());
+        (Digest(bytes), self.length)
+    }
+}
+
+impl Default for Hasher {
+    fn default() -> Hasher {
+        Hasher::new()
+    }
+}
+
+/// The bytes that came are not the bytes that were expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected} over {expected_size} bytes, found {found} over {found_size} bytes")]
+pub struct Mismatch {
+    /// The digest that was asked for.
+    pub expected: Digest,
+    /// The size in bytes that was asked for.
+    pub expected_size: u64,
+    /// The digest of what was read; when there is more than was expected, of that much and one byte.
+    pub found: Digest,
+    /// How many bytes were read; when there is more than was expected, one more than that.
+    pub found_size: u64,
+}
+
+/// A whole document in memory whose digest is known to be that of its bytes.
+///
+/// The parsers of manifests, indexes and configs take nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    bytes: Bytes,
+    digest: Digest,
+}
+
+impl Verified {
+    /// Compares the bytes with the digest they were asked for by.
+    pub fn compare(bytes: impl Into<Bytes>, expected: &Digest) -> Result<Verified, Mismatch> {
+        let seen = Verified::hash(bytes);
+        if seen.digest == *expected {
+            return Ok(seen);
+        }
+        Err(Mismatch { expected: *expected, expected_size: seen.size(), found: seen.digest, found_size: seen.size() })
+    }
+
+    /// Hashes bytes that were asked for by a tag: the digest is what these bytes have.
+    pub fn hash(bytes: impl Into<Bytes>) -> Verified {
+        let bytes = bytes.into();
+        let digest = Digest::of(&bytes);
+        Verified { bytes, digest }
+    }
+
+    /// The bytes, as they came.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The digest of the bytes.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// How many bytes there are.
+    pub fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+/// Reads content and fails before its last bytes are handed out if the whole is not what was expected.
+///
+/// The failure is an [`io::Error`] of kind `InvalidData` that carries a [`Mismatch`]; see [`mismatch_in`].
+pub struct VerifyReader<R> {
+    inner: R,
+    hasher: Option<Hasher>,
+    expected: Digest,
+    size: u64,
+}
+
+impl<R: Read> VerifyReader<R> {
+    /// Reads from `inner`, which should yield exactly `size` bytes with the digest `expected`.
+    pub fn new(inner: R, expected: Digest, size: u64) -> VerifyReader<R> {
+        VerifyReader { inner, hasher: Some(Hasher::new()), expected, size }
+    }
+
+    /// The size in bytes that is expected.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn conclude(&mut self, extra: &[u8]) -> io::Result<()> {
+        let Some(mut hasher) = self.hasher.take() else { return Ok(()) };
+        hasher.update(extra);
+        let (found, found_size) = hasher.finish();
+        if found == self.expected && found_size == self.size {
+            return Ok(());
+        }
+        let wrong = Mismatch { expected: self.expected, expected_size: self.size, found, found_size };
+        Err(io::Error::new(io::ErrorKind::InvalidData, wrong))
+    }
+}
+
+impl<R: Read> Read for VerifyReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let Some(hasher) = &mut self.hasher else { return Ok(0) };
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let left = self.size - hasher.length();
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        let n = self.inner.read(&mut buf[..want])?;
+        hasher.update(&buf[..n]);
+        let whole = hasher.length() == self.size;
+        if n == 0 && !whole {
+            self.conclude(&[])?;
+        }
+        if whole {
+            let mut more = [0; 1];
+            let extra = read_one(&mut self.inner, &mut more)?;
+            self.conclude(&more[..extra])?;
+        }
+        Ok(n)
+    }
+}
+
+fn read_one(inner: &mut impl Read, buf: &mut [u8; 1]) -> io::Result<usize> {
+    loop {
+        match inner.read(buf) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// The [`Mismatch`] that a [`VerifyReader`] put into this error, if that is why it failed.
+pub fn mismatch_in(error: &io::Error) -> Option<&Mismatch> {
+    error.get_ref()?.downcast_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn parses_what_it_prints() {
+        assert_eq!(EMPTY.parse::<Digest>().unwrap().to_string(), EMPTY);
+        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+    }
+
+    #[test]
+    fn refuses_what_is_no_digest() {
+        let hex = &EMPTY[7..];
+        let upper = format!("sha256:{}", hex.to_uppercase());
+        let bad = [
+            String::new(),
+            "sha256".into(),
+            hex.into(),
+            "sha256:".into(),
+            format!("sha256:{}", &hex[1..]),
+            format!("sha256:{hex}0"),
+            upper,
+            format!("SHA256:{hex}"),
+            format!("sha512:{hex}"),
+            format!("md5:{hex}"),
+            format!("sha256+b64:{hex}"),
+            format!("sha256:../../../{}", &hex[9..]),
+            format!("sha256:{}\0", &hex[1..]),
+            format!("sha256:{}", "٣".repeat(32)),
+            format!("sha256:{}", "a".repeat(1 << 20)),
+            format!(" {EMPTY}"),
+        ];
+        for text in bad {
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn reader_withholds_the_end_of_wrong_content() {
+        let good = b"some content of a layer";
+        let digest = Digest::of(good);
+        let read = |bytes: &[u8], size: u64| {
+            let mut out = Vec::new();
+            let mut reader = VerifyReader::new(bytes, digest, size);
+            let mut buf = [0; 7];
+            loop {
+                match reader.read(&mut buf) {
+                    Ok(0) => return (out, None),
+                    Ok(n) => out.extend_from_slice(&buf[..n]),
+                    Err(e) => return (out, Some(mismatch_in(&e).unwrap().clone())),
+                }
+            }
+        };
+        assert_eq!(read(good, 23), (good.to_vec(), None));
+        let mut flipped = *good;
+        flipped[3] ^= 1;
+        for (bytes, size) in [(&flipped[..], 23), (&good[..22], 23), (&good[..], 22), (&[good, &b"x"[..]].concat(), 23), (b"", 23)] {
+            let (out, wrong) = read(bytes, size);
+            assert!((out.len() as u64) < size.max(1), "{} bytes came out", out.len());
+            assert_eq!(wrong.unwrap().expected, digest);
+        }
+        let mut nothing = Vec::new();
+        VerifyReader::new(&b""[..], Digest::of(b""), 0).read_to_end(&mut nothing).unwrap();
+        assert!(VerifyReader::new(&b"x"[..], Digest::of(b""), 0).read_to_end(&mut nothing).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! What happens on the way, told to whoever watches. Values only: nothing here prints.
+
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::reference::{Name, Reference};
+
+/// Something that happened while an image was pulled or loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A registry is asked what a reference means.
+    Resolving {
+        /// The reference.
+        reference: Reference,
+    },
+    /// The blobs that the store lacks are known.
+    Fetching {
+        /// The reference.
+        reference: Reference,
+        /// How many blobs.
+        blobs: usize,
+        /// Their bytes in all.
+        bytes: u64,
+    },
+    /// A blob is on its way.
+    BlobStarted {
+        /// Which blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// How many of them an earlier run left.
+        resumed: u64,
+    },
+    /// More bytes of a blob were taken in.
+    BlobProgress {
+        /// Which blob.
+        digest: Digest,
+        /// How many bytes came since the last event.
+        bytes: u64,
+    },
+    /// A blob has its name in the store, fetched here or by another process meanwhile.
+    BlobFinished {
+        /// Which blob.
+        digest: Digest,
+    },
+    /// What had come of a blob was wrong and was thrown away; it is fetched from its beginning.
+    BlobRestarted {
+        /// Which blob.
+        digest: Digest,
+    },
+    /// A request failed in a way that may pass; it is made again.
+    Retrying {
+        /// What was asked, as a URL fit to be shown.
+        what: String,
+        /// Why it failed.
+        why: String,
+        /// How long until the next try.
+        after: Duration,
+    },
+    /// An image is being sent to an engine.
+    LoadStarted {
+        /// The engine.
+        engine: String,
+        /// The name it is to bear.
+        name: Name,
+        /// How many bytes will be sent.
+        bytes: u64,
+    },
+    /// More bytes were sent to the engine.
+    LoadProgress {
+        /// How many since the last event.
+        bytes: u64,
+    },
+    /// All was sent; the engine unpacks.
+    LoadSent,
+    /// The engine answered; what it holds is asked next.
+    LoadFinished,
+}
+
+/// Whoever is told.
+pub type Tell<'a> = dyn Fn(Event) + Sync + 'a;
+
+/// Tells nobody.
+pub fn silent(_: Event) {}

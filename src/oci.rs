@@ -1,0 +1,587 @@
+//! Manifests, indexes, configs and platforms: only what larder reads of them.
+//!
+//! The bytes stay as they came and are never written again from these types. Always true: a document was parsed from
+//! [`Verified`] bytes, at most [`DOCUMENT_LIMIT`] of them, and says the same to every reader of JSON; a
+//! layer that engines cannot unpack or that lies elsewhere is refused by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, Verified};
+use crate::json;
+
+/// The most bytes a manifest, index or config may have: 4 MiB
+/// ([distribution-spec, Pushing Manifests](https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-manifests)).
+pub const DOCUMENT_LIMIT: u64 = 4 << 20;
+
+/// The most layers an image may have.
+const LAYER_LIMIT: usize = 4096;
+
+/// The most manifests an index may list.
+const INDEX_LIMIT: usize = 10_000;
+
+/// Names content by what it is, what it hashes to and how long it is
+/// ([image-spec, descriptor.md](https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// The media type of the content.
+    pub media_type: String,
+    /// The digest of the content.
+    pub digest: Digest,
+    /// The size of the content in bytes.
+    pub size: u64,
+}
+
+/// An operating system, a processor architecture and its variant, as Go names them
+/// ([image-spec, image-index.md, Platform Variants](https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md#platform-variants)).
+///
+/// Kept in containerd's normal form: `linux/arm64`, never `linux/aarch64` or `linux/arm64/v8`; `linux/arm/v7`, never `linux/arm`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Platform {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
+}
+
+/// The manifests of one image for several platforms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// The images, in order; attestations and other entries without a platform of their own are left out.
+    pub manifests: Vec<(Option<Platform>, Descriptor)>,
+}
+
+/// The config and the layers of an image for one platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// The config; its digest is the image ID.
+    pub config: Descriptor,
+    /// The layers from the base up.
+    pub layers: Vec<Descriptor>,
+}
+
+/// What a config says that an image is identified by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The platform that the image is for.
+    pub platform: Platform,
+    /// The digests of the unpacked layers from the base up.
+    pub diff_ids: Vec<Digest>,
+}
+
+/// What a reference can name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Document {
+    /// Several platforms.
+    Index(Index),
+    /// One platform.
+    Manifest(Manifest),
+}
+
+/// One platform's manifest, config and layers, and the root they were reached from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// What the reference named: the index, or the manifest itself.
+    pub root: Descriptor,
+    /// The platform's manifest.
+    pub manifest: Descriptor,
+    /// The config; its digest is the image ID.
+    pub config: Descriptor,
+    /// The layers from the base up; one blob may stand there more than once.
+    pub layers: Vec<Descriptor>,
+    /// The platform, as the config names it.
+    pub platform: Platform,
+    /// The digests of the unpacked layers from the base up.
+    pub diff_ids: Vec<Digest>,
+}
+
+/// How a layer's bytes are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// A plain tar archive.
+    None,
+    /// gzip.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+}
+
+/// A document is not an image that larder can keep.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// It is no JSON, ambiguous JSON, or lacks something.
+    #[error("the document {digest} cannot be read")]
+    Json {
+        /// Which document.
+        digest: Digest,
+        /// What is wrong, and where.
+        source: serde_json::Error,
+    },
+    /// Schema 1 manifests are signed texts without content digests.
+    #[error("the manifest {digest} is of Docker's schema 1, which no current engine loads")]
+    SchemaOne {
+        /// Which document.
+        digest: Digest,
+    },
+    /// It has the fields of an index and of a manifest, or of neither, or its media type says otherwise.
+    #[error("the document {digest} is not what its media type says")]
+    Confused {
+        /// Which document.
+        digest: Digest,
+        /// What it says it is, or was said to be.
+        media_type: String,
+        /// What its fields are those of.
+        found: &'static str,
+    },
+    /// A media type that larder does not know.
+    #[error("{digest} is of a kind that is not a container image: {media_type}")]
+    NotAnImage {
+        /// Which content.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+    },
+    /// A layer that is not in the registry but elsewhere.
+    #[error("the layer {digest} is foreign (not distributable), which larder does not fetch")]
+    Foreign {
+        /// Which layer.
+        digest: Digest,
+    },
+    /// An index that lists indexes.
+    #[error("the index lists another index, {digest}, which larder does not follow")]
+    Nested {
+        /// The inner index.
+        digest: Digest,
+    },
+    /// More parts than any real image has.
+    #[error("the document {digest} lists {found} parts, more than the {limit} that larder takes")]
+    TooMany {
+        /// Which document.
+        digest: Digest,
+        /// How many parts it lists.
+        found: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// Config and manifest count the layers differently.
+    #[error("the config {digest} has {diff_ids} diff IDs for {layers} layers")]
+    LayerCount {
+        /// The config.
+        digest: Digest,
+        /// How many diff IDs it lists.
+        diff_ids: usize,
+        /// How many layers the manifest lists.
+        layers: usize,
+    },
+    /// An inline copy of some content is not that content.
+    #[error("the inline data of {digest} is not what its digest says")]
+    InlineData {
+        /// The descriptor's digest.
+        digest: Digest,
+    },
+    /// A document is longer than [`DOCUMENT_LIMIT`].
+    #[error("the document {digest} is said to have {size} bytes, more than the {limit} that larder reads")]
+    TooLarge {
+        /// Which document.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// How many are allowed.
+        limit: u64,
+    },
+}
+
+/// A text is not a platform.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a platform, expected os/architecture or os/architecture/variant such as linux/arm64")]
+pub struct PlatformError {
+    text: String,
+}
+
+impl Platform {
+    /// A platform in its normal form. Empty parts are no platform.
+    pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Option<Platform> {
+        let word = |s: &str| !s.is_empty() && s.len() <= 64 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        let variant = variant.filter(|v| !v.is_empty());
+        if !word(os) || !word(architecture) || !variant.is_none_or(word) {
+            return None;
+        }
+        let os = match os.to_ascii_lowercase() {
+            os if os == "macos" => "darwin".to_owned(),
+            os => os,
+        };
+        let (architecture, variant) = match (architecture.to_ascii_lowercase().as_str(), variant.map(str::to_ascii_lowercase).as_deref()) {
+            ("i386" | "x86", _) => ("386", None),
+            ("x86_64" | "x86-64" | "amd64", None | Some("v1")) => ("amd64", None),
+            ("x86_64" | "x86-64" | "amd64", Some(v)) => ("amd64", Some(v.to_owned())),
+            ("aarch64" | "arm64", None | Some("8" | "v8")) => ("arm64", None),
+            ("aarch64" | "arm64", Some(v)) => ("arm64", Some(v.to_owned())),
+            ("armhf", _) => ("arm", Some("v7".to_owned())),
+            ("armel", _) => ("arm", Some("v6".to_owned())),
+            ("arm", None | Some("7")) => ("arm", Some("v7".to_owned())),
+            ("arm", Some(v @ ("5" | "6" | "8"))) => ("arm", Some(format!("v{v}"))),
+            (other, v) => return Some(Platform { os, architecture: other.to_owned(), variant: v.map(str::to_owned) }),
+        };
+        Some(Platform { os, architecture: architecture.to_owned(), variant })
+    }
+
+    /// The platform that this program runs on. Containers run on Linux, so that is the system everywhere but on Windows.
+    pub fn host() -> Platform {
+        let os = if cfg!(windows) { "windows" } else { "linux" };
+        Platform::new(os, std::env::consts::ARCH, None).unwrap_or(Platform { os: os.into(), architecture: "amd64".into(), variant: None })
+    }
+
+    /// The operating system, such as `linux`.
+    pub fn os(&self) -> &str {
+        &self.os
+    }
+
+    /// The processor architecture, such as `amd64`.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// The variant of the architecture, such as `v7`.
+    pub fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
+    }
+
+    /// How well an image for `offered` runs here: smaller is better, `None` is not at all.
+    ///
+    /// The variant that was asked for comes first, then what it can run besides: lower variants of `arm` and `amd64`, and an image that names no variant.
+    pub fn rank(&self, offered: &Platform) -> Option<u8> {
+        if (&self.os, &self.architecture) != (&offered.os, &offered.architecture) {
+            return None;
+        }
+        let level = |p: &Platform| match &p.variant {
+            None if p.architecture == "arm64" => Some(8),
+            None => Some(1),
+            Some(v) => v.strip_prefix('v')?.parse::<u8>().ok(),
+        };
+        match (level(self), level(offered)) {
+            _ if self.variant == offered.variant => Some(0),
+            (Some(here), Some(there)) if there <= here => Some(here - there),
+            _ => None,
+        }
+    }
+}
+
+impl Index {
+    /// The manifest for this platform, or the platforms on offer when there is none.
+    pub fn select(&self, platform: &Platform) -> Result<&Descriptor, Vec<Platform>> {
+        let ranked = self.manifests.iter().filter_map(|(p, d)| Some((p.as_ref().and_then(|p| platform.rank(p))?, d)));
+        // The first of equals, as containerd takes it.
+        match ranked.min_by_key(|(rank, _)| *rank) {
+            Some((_, descriptor)) => Ok(descriptor),
+            None => Err(self.platforms()),
+        }
+    }
+
+    /// The platforms on offer, in the index's order.
+    pub fn platforms(&self) -> Vec<Platform> {
+        self.manifests.iter().filter_map(|(p, _)| p.clone()).collect()
+    }
+}
+
+impl Descriptor {
+    /// How a layer is compressed, by its media type; `None` if this is not a layer that engines unpack.
+    pub fn compression(&self) -> Option<Compression> {
+        match self.media_type.as_str() {
+            DOCKER_LAYER_GZIP | "application/vnd.oci.image.layer.v1.tar+gzip" => Some(Compression::Gzip),
+            "application/vnd.docker.image.rootfs.diff.tar.zstd" | "application/vnd.oci.image.layer.v1.tar+zstd" => Some(Compression::Zstd),
+            "application/vnd.docker.image.rootfs.diff.tar" | "application/vnd.oci.image.layer.v1.tar" => Some(Compression::None),
+            _ => None,
+        }
+    }
+}
+
+/// Media types of an index, for the `Accept` header and to tell documents apart.
+pub const INDEX_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+/// Media types of a manifest.
+pub const MANIFEST_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+const CONFIG_TYPES: [&str; 2] = ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+const KEYS: [&str; 14] = [
+    "schemaVersion", "mediaType", "config", "layers", "manifests", "digest", "size", "urls", "data", "platform", "annotations", "fsLayers",
+    "os.version", "subject",
+];
+const CONFIG_KEYS: [&str; 5] = ["architecture", "os", "variant", "rootfs", "diff_ids"];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawDocument {
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    schema_version: u64,
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    media_type: String,
+    config: Option<RawDescriptor>,
+    layers: Option<Vec<RawDescriptor>>,
+    manifests: Option<Vec<RawDescriptor>>,
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawDescriptor {
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    media_type: String,
+    digest: Digest,
+    size: u64,
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    urls: Vec<String>,
+    data: Option<String>,
+    platform: Option<RawPlatform>,
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    annotations: std::collections::HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct RawPlatform {
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    os: String,
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    architecture: String,
+    variant: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawConfig {
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    os: String,
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    architecture: String,
+    variant: Option<String>,
+    rootfs: Option<RawRootfs>,
+}
+
+#[derive(Deserialize)]
+struct RawRootfs {
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    diff_ids: Vec<Digest>,
+}
+
+impl Document {
+    /// Reads an index or a manifest.
+    ///
+    /// `said` is the media type that a descriptor or a registry gave it; what the document says of itself and what it contains must agree with it.
+    /// Returns the document and its descriptor.
+    pub fn parse(bytes: &Verified, said: Option<&str>) -> Result<(Document, Descriptor), DocumentError> {
+        let digest = bytes.digest();
+        if said.is_some_and(|s| s.starts_with("application/vnd.docker.distribution.manifest.v1+")) {
+            return Err(DocumentError::SchemaOne { digest });
+        }
+        let raw: RawDocument = json::parse(bytes.bytes(), &KEYS).map_err(|source| DocumentError::Json { digest, source })?;
+        if raw.schema_version == 1 || raw.fs_layers.is_some() {
+            return Err(DocumentError::SchemaOne { digest });
+        }
+        let said = said.map(|s| s.split(';').next().unwrap_or(s).trim()).filter(|s| !UNSAID.contains(s));
+        let own = Some(raw.media_type.as_str()).filter(|s| !s.is_empty());
+        let found = match (raw.manifests.is_some(), raw.layers.is_some() || raw.config.is_some()) {
+            (true, false) => Kind::Index,
+            (false, true) => Kind::Manifest,
+            (true, true) => return Err(confused(digest, own.or(said), "both an index and a manifest")),
+            (false, false) => return Err(confused(digest, own.or(said), "neither an index nor a manifest")),
+        };
+        for media_type in [said, own].into_iter().flatten() {
+            match Kind::of(media_type) {
+                None => return Err(DocumentError::NotAnImage { digest, media_type: media_type.to_owned() }),
+                Some(kind) if kind != found => return Err(confused(digest, Some(media_type), found.words())),
+                Some(_) => {}
+            }
+        }
+        if let (Some(said), Some(own)) = (said, own)
+            && said != own
+        {
+            return Err(confused(digest, Some(said), "a document that calls itself otherwise"));
+        }
+        let media_type = own.or(said).unwrap_or(found.default_type()).to_owned();
+        let descriptor = Descriptor { media_type, digest, size: bytes.size() };
+        let document = match found {
+            Kind::Index => Document::Index(index(digest, raw.manifests.unwrap_or_default())?),
+            Kind::Manifest => Document::Manifest(manifest(&descriptor, raw.config, raw.layers)?),
+        };
+        Ok((document, descriptor))
+    }
+}
+
+impl Image {
+    /// Puts an image together from its parts; config and manifest must count the same layers.
+    pub fn new(root: Descriptor, manifest: Descriptor, parts: Manifest, config: Config) -> Result<Image, DocumentError> {
+        let (diff_ids, layers) = (config.diff_ids.len(), parts.layers.len());
+        if diff_ids != layers {
+            return Err(DocumentError::LayerCount { digest: parts.config.digest, diff_ids, layers });
+        }
+        Ok(Image { root, manifest, config: parts.config, layers: parts.layers, platform: config.platform, diff_ids: config.diff_ids })
+    }
+
+    /// Every blob of the image once: root, manifest, config, layers.
+    pub fn blobs(&self) -> Vec<&Descriptor> {
+        let mut seen = std::collections::HashSet::new();
+        let all = [&self.root, &self.manifest, &self.config].into_iter().chain(&self.layers);
+        all.filter(|d| seen.insert(d.digest)).collect()
+    }
+
+    /// The size of all its blobs in bytes, each counted once.
+    pub fn size(&self) -> u64 {
+        self.blobs().iter().map(|d| d.size).fold(0, u64::saturating_add)
+    }
+}
+
+impl Config {
+    /// Reads an image's config.
+    pub fn parse(bytes: &Verified) -> Result<Config, DocumentError> {
+        let digest = bytes.digest();
+        let raw: RawConfig = json::parse(bytes.bytes(), &CONFIG_KEYS).map_err(|source| DocumentError::Json { digest, source })?;
+        let platform = Platform::new(&raw.os, &raw.architecture, raw.variant.as_deref());
+        let platform = platform.ok_or_else(|| DocumentError::NotAnImage { digest, media_type: "a config without a platform".into() })?;
+        Ok(Config { platform, diff_ids: raw.rootfs.map(|r| r.diff_ids).unwrap_or_default() })
+    }
+}
+
+/// Media types that say nothing: servers send them for any file.
+const UNSAID: [&str; 4] = ["", "application/octet-stream", "application/json", "text/plain"];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Index,
+    Manifest,
+}
+
+impl Kind {
+    fn of(media_type: &str) -> Option<Kind> {
+        if INDEX_TYPES.contains(&media_type) {
+            return Some(Kind::Index);
+        }
+        MANIFEST_TYPES.contains(&media_type).then_some(Kind::Manifest)
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Kind::Index => "an index",
+            Kind::Manifest => "a manifest",
+        }
+    }
+
+    fn default_type(self) -> &'static str {
+        match self {
+            Kind::Index => INDEX_TYPES[0],
+            Kind::Manifest => MANIFEST_TYPES[0],
+        }
+    }
+}
+
+fn confused(digest: Digest, media_type: Option<&str>, found: &'static str) -> DocumentError {
+    DocumentError::Confused { digest, media_type: media_type.unwrap_or("nothing").to_owned(), found }
+}
+
+fn index(digest: Digest, entries: Vec<RawDescriptor>) -> Result<Index, DocumentError> {
+    bounded(digest, entries.len(), INDEX_LIMIT)?;
+    let mut manifests = Vec::new();
+    for entry in entries {
+        let platform = entry.platform.as_ref().and_then(|p| Platform::new(&p.os, &p.architecture, p.variant.as_deref()));
+        let attestation = entry.annotations.contains_key("vnd.docker.reference.type")
+            || entry.platform.as_ref().is_some_and(|p| p.os == "unknown" || p.architecture == "unknown");
+        if attestation {
+            continue;
+        }
+        let entry = checked(entry)?;
+        match Kind::of(&entry.media_type) {
+            Some(Kind::Manifest) => manifests.push((platform, document(entry)?)),
+            Some(Kind::Index) => return Err(DocumentError::Nested { digest: entry.digest }),
+            // OCI 1.1 lets an index list anything; what is no image is passed over.
+            None => {}
+        }
+    }
+    Ok(Index { manifests })
+}
+
+fn manifest(own: &Descriptor, config: Option<RawDescriptor>, layers: Option<Vec<RawDescriptor>>) -> Result<Manifest, DocumentError> {
+    let digest = own.digest;
+    let (Some(config), Some(layers)) = (config, layers) else {
+        return Err(confused(digest, Some(&own.media_type), "a manifest without a config or layers"));
+    };
+    bounded(digest, layers.len(), LAYER_LIMIT)?;
+    let config = document(checked(config)?)?;
+    if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
+        return Err(DocumentError::NotAnImage { digest, media_type: config.media_type });
+    }
+    let layers = layers.into_iter().map(layer).collect::<Result<_, _>>()?;
+    Ok(Manifest { config, layers })
+}
+
+fn layer(raw: RawDescriptor) -> Result<Descriptor, DocumentError> {
+    let foreign = raw.media_type.contains("nondistributable") || raw.media_type.contains(".foreign.") || !raw.urls.is_empty();
+    if foreign {
+        return Err(DocumentError::Foreign { digest: raw.digest });
+    }
+    let layer = checked(raw)?;
+    match layer.compression() {
+        Some(_) => Ok(layer),
+        None => Err(DocumentError::NotAnImage { digest: layer.digest, media_type: layer.media_type }),
+    }
+}
+
+fn checked(raw: RawDescriptor) -> Result<Descriptor, DocumentError> {
+    if let Some(data) = &raw.data {
+        use base64::Engine;
+        let data = base64::engine::general_purpose::STANDARD.decode(data).unwrap_or_default();
+        if Digest::of(&data) != raw.digest || data.len() as u64 != raw.size {
+            return Err(DocumentError::InlineData { digest: raw.digest });
+        }
+    }
+    Ok(Descriptor { media_type: raw.media_type, digest: raw.digest, size: raw.size })
+}
+
+fn document(d: Descriptor) -> Result<Descriptor, DocumentError> {
+    match d.size {
+        size if size > DOCUMENT_LIMIT => Err(DocumentError::TooLarge { digest: d.digest, size, limit: DOCUMENT_LIMIT }),
+        _ => Ok(d),
+    }
+}
+
+fn bounded(digest: Digest, found: usize, limit: usize) -> Result<(), DocumentError> {
+    if found > limit { Err(DocumentError::TooMany { digest, found, limit }) } else { Ok(()) }
+}
+
+impl FromStr for Platform {
+    type Err = PlatformError;
+
+    fn from_str(text: &str) -> Result<Platform, PlatformError> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let platform = match parts[..] {
+            [os, architecture] => Platform::new(os, architecture, None),
+            [os, architecture, variant] if !variant.is_empty() => Platform::new(os, architecture, Some(variant)),
+            _ => None,
+        };
+        platform.ok_or_else(|| PlatformError { text: text.chars().take(100).filter(|c| !c.is_control()).collect() })
+    }
+}
+
+impl TryFrom<String> for Platform {
+    type Error = PlatformError;
+
+    fn try_from(text: String) -> Result<Platform, PlatformError> {
+        text.parse()
+    }
+}
+
+impl From<Platform> for String {
+    fn from(platform: Platform) -> String {
+        platform.to_string()
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) => write!(f, "/{variant}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Pins: what a reference meant when a registry was last asked, with every identity the image can have in an engine.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::oci::{Descriptor, Image, Platform};
+use crate::reference::{Name, Reference};
+
+/// What one reference meant for one platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// The name that the image is to bear in engines.
+    pub name: Name,
+    /// The platform of the image.
+    pub platform: Platform,
+    /// What the reference named: an index or a manifest.
+    pub root: Descriptor,
+    /// The platform's manifest.
+    pub manifest: Descriptor,
+    /// The config; its digest is the image ID.
+    pub config: Descriptor,
+    /// The digests of the unpacked layers from the base up.
+    pub diff_ids: Vec<Digest>,
+    /// The bytes of all its blobs, each counted once.
+    pub size: u64,
+    /// The reference as it was asked for, canonically.
+    pub asked: Reference,
+    /// The repository that it was pulled from; `None` when all of it was in the store already.
+    pub from: Option<String>,
+    /// When it was pinned.
+    pub pinned_at: Timestamp,
+    /// Whether the digest that was asked for could not be had, and this is what the tag meant instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pin_not_met: bool,
+}
+
+/// Which of an image's identities a digest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// The digest of the index, or of the manifest when there is no index.
+    Root,
+    /// The digest of the platform's manifest.
+    Manifest,
+    /// The digest of the config.
+    ImageId,
+}
+
+impl Pin {
+    /// Records what was asked for and what it meant.
+    pub fn new(asked: Reference, name: Name, image: &Image, from: Option<String>) -> Pin {
+        Pin {
+            name,
+            platform: image.platform.clone(),
+            root: image.root.clone(),
+            manifest: image.manifest.clone(),
+            config: image.config.clone(),
+            diff_ids: image.diff_ids.clone(),
+            size: image.size(),
+            asked,
+            from,
+            pinned_at: Timestamp::now(),
+            pin_not_met: false,
+        }
+    }
+
+    /// The image ID: the digest of the config.
+    pub fn image_id(&self) -> Digest {
+        self.config.digest
+    }
+
+    /// The name pinned to the root: the reference that means this image everywhere.
+    pub fn pinned(&self) -> Reference {
+        self.name.pinned_to(self.root.digest)
+    }
+
+    /// Which of the image's identities this digest is, if any.
+    pub fn answers_to(&self, digest: &Digest) -> Option<Identity> {
+        if *digest == self.root.digest {
+            return Some(Identity::Root);
+        }
+        if *digest == self.manifest.digest {
+            return Some(Identity::Manifest);
+        }
+        (*digest == self.config.digest).then_some(Identity::ImageId)
+    }
+}
