@@ -1,14 +1,16 @@
 //! The main line: an image into an engine, and the proof that it is there.
 //!
-//!     parse     text         -> Reference
-//!     resolve   Reference    -> Descriptor    the pin; or the registry, and then pinned
-//!     describe  Descriptor   -> Image         manifests first, they name the rest
-//!     ask       Engine       -> does it hold the pin? then report
-//!     plan      Image        -> Plan          what the store lacks; plain data
-//!     fetch     Plan         -> blobs         stream, hash, compare, sync, name
-//!     load      Image        -> the engine    hashed again on the way out
-//!     prove     Engine, Pin  -> proof
-//!     report
+//! ```text
+//! parse     text         -> Reference
+//! resolve   Reference    -> Descriptor    the pin; or the registry, and then pinned
+//! describe  Descriptor   -> Image         manifests first, they name the rest
+//! ask       Engine       -> does it hold the pin? then report
+//! plan      Image        -> Plan          what the store lacks; plain data
+//! fetch     Plan         -> blobs         stream, hash, compare, sync, name
+//! load      Image        -> the engine    hashed again on the way out
+//! prove     Engine, Pin  -> proof
+//! report
+//! ```
 //!
 //! Always true: an image is reported as held only after the engine was asked and showed it, whatever it
 //! answered to the load.
