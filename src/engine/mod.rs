@@ -1,100 +1,211 @@
-//! STUB of the engines: signatures only, replaced by the real ones.
+//! Engines: the places that keep and run images under names.
+//!
+//! Owns finding them, asking what they hold and sending them images. Always true: nothing that an engine says
+//! about a load counts as proof; what counts is what it shows under the name afterwards ([`proof`]). Engines are
+//! reached through their own sockets alone, never through their command lines, and never through a network that nobody named.
+//!
+//! Which image goes where is the main line's affair; what an archive looks like is [`crate::archive`]'s.
+
+mod discover;
+mod docker;
+mod error;
+mod podman;
 pub mod proof;
+mod send;
+mod shown;
+mod wire;
+
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin as Pinned;
 
-use crate::digest::Digest;
+pub use discover::Environment;
+pub use error::EngineError;
+pub use shown::{IdOf, Shown};
+
 use crate::event::Tell;
 use crate::oci::{Image, Platform};
+use crate::pin::Pin;
 use crate::reference::Name;
 use crate::store::Store;
+use wire::Wire;
 
-/// A future of a trait object.
+/// What an engine's method returns: a future that can be sent to another thread.
 pub type Answer<'a, T> = Pinned<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    #[error("stub")]
-    Stub,
-}
-impl EngineError {
-    /// The blob that turned out damaged on its way out, if that ended the load.
-    pub fn damaged(&self) -> Option<Digest> {
-        None
-    }
-}
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("x")
-    }
-}
 
+/// Which engine it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
+    /// Docker, with either image store.
     Docker,
+    /// Podman.
     Podman,
+}
+
+/// Where an engine may be, and who says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Which engine is expected there.
+    pub kind: Kind,
+    /// The address, as `unix:///…` or `tcp://…`.
+    pub address: String,
+    /// The setting that names it, or `the usual place`.
+    pub found_by: String,
 }
 
 /// What an engine says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct About {
+    /// Which engine it is.
     pub kind: Kind,
+    /// Its version.
     pub version: String,
+    /// The version of its programming interface.
     pub api: String,
+    /// The platform that its containers run on.
     pub platform: Platform,
-    /// address, as unix:///…
+    /// The address, as `unix:///…` or `tcp://…`.
     pub address: String,
-    /// how it was found, in words
+    /// The setting that names the address, or `the usual place`.
     pub found_by: String,
-}
-
-/// What an engine shows under a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
-    /// The engine's image ID field.
-    pub id: Digest,
-    /// The digests behind the `@` in RepoDigests for this repository.
-    pub digests: Vec<Digest>,
-    pub diff_ids: Vec<Digest>,
-    pub platform: Option<Platform>,
-    /// All it takes to run is there, by platform manifest where the engine lists them (c8d).
-    pub complete: bool,
-    /// The engine's whole answer, for comparing the config's content.
-    pub raw: serde_json::Value,
 }
 
 /// A place that keeps and runs images under names.
 pub trait Engine: Send + Sync {
-    fn image_store<'a>(&'a self) -> Answer<'a, String>;
+    /// What it said of itself when it was connected to.
     fn about(&self) -> &About;
+
+    /// What it shows under a name; `None` if it knows nothing under exactly that name.
     fn inspect<'a>(&'a self, name: &'a Name) -> Answer<'a, Option<Shown>>;
-    /// Sends the image; returns when the engine answered. Never a proof.
+
+    /// Sends the image and returns how many bytes that took, when the engine has answered. Never a proof.
     fn load<'a>(&'a self, store: &'a Store, image: &'a Image, name: &'a Name, tell: &'a Tell<'a>) -> Answer<'a, u64>;
-    /// The reference that works offline in this very engine.
-    fn usable(&self, pin: &crate::pin::Pin, shown: &Shown) -> String;
+
+    /// The reference that means the image in this very engine and works without a network.
+    fn usable(&self, pin: &Pin, shown: &Shown) -> String;
+
+    /// How it keeps images, in words: `containerd (overlayfs)`, `classic (overlay2)`, `overlay`.
+    fn image_store(&self) -> Answer<'_, String>;
 }
+
 /// Which engine is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
+    /// The first that answers: docker, then podman.
     Auto,
+    /// Docker, or whatever answers where docker is looked for.
     Docker,
+    /// Podman.
     Podman,
 }
-/// What people's settings say, read once by the caller.
-#[derive(Debug, Clone, Default)]
-pub struct Environment;
-/// Connects to the engine that was chosen; Auto takes the first that answers.
-pub async fn connect(_choice: &Choice, _environment: &Environment) -> Result<Box<dyn Engine>, EngineError> {
-    unimplemented!()
-}
+
 /// A place where an engine may be, and what came of asking it.
 pub struct Candidate {
+    /// Which engine is expected there; what answered may be another.
     pub kind: Kind,
+    /// The address, as `unix:///…` or `tcp://…`.
     pub address: String,
+    /// The setting that names it, or `the usual place`.
     pub found_by: String,
+    /// The engine, or why it cannot be used.
     pub answer: Result<Box<dyn Engine>, EngineError>,
 }
-/// All engines that settings and habit name.
-pub async fn survey(_environment: &Environment) -> Vec<Candidate> {
-    unimplemented!()
+
+/// Connects to the engine that was chosen; [`Choice::Auto`] takes the first that answers.
+///
+/// An address that somebody set is the only one that is tried for its engine, and if it does not answer, that is the error. Costs one
+/// request to an engine that is there.
+pub async fn connect(choice: &Choice, environment: &Environment) -> Result<Box<dyn Engine>, EngineError> {
+    let mut asked = Vec::new();
+    for found in discover::places(choice, environment) {
+        let (place, set) = (found.place.clone(), found.set);
+        match open(found, environment).await {
+            Ok(engine) if *choice == Choice::Podman && engine.about().kind != Kind::Podman => {
+                return Err(EngineError::WrongEngine { place, found: engine.about().kind });
+            }
+            Ok(engine) => return Ok(engine),
+            Err(why) if set => return Err(why),
+            Err(why) => asked.push((place, why)),
+        }
+    }
+    Err(EngineError::NoneAnswered { asked })
+}
+
+/// Asks everywhere that settings and habit name, all at once.
+pub async fn survey(environment: &Environment) -> Vec<Candidate> {
+    let mut places = discover::places(&Choice::Auto, environment);
+    let mut seen = std::collections::HashSet::new();
+    places.retain(|found| seen.insert(found.place.address.clone()));
+    let asked = places.into_iter().map(async |found| {
+        let Place { kind, address, found_by } = found.place.clone();
+        Candidate { kind, address, found_by, answer: open(found, environment).await }
+    });
+    futures_util::future::join_all(asked).await
+}
+
+/// Asks an engine who it is.
+async fn open(found: discover::Found, environment: &Environment) -> Result<Box<dyn Engine>, EngineError> {
+    let mut wire = Wire::new(found.place, found.address?, environment.timeout);
+    let version: Version = wire.ask("/version").await?;
+    let podman = version.components.iter().flatten().next().filter(|c| c.name == "Podman Engine");
+    let kind = if podman.is_some() { Kind::Podman } else { Kind::Docker };
+    let platform = Platform::new(&version.os, &version.arch, None)
+        .ok_or_else(|| wire.unreadable("/version", serde::de::Error::custom("it names no platform")))?;
+    wire.place.kind = kind;
+    let Place { address, found_by, .. } = wire.place.clone();
+    let api = podman.and_then(|c| c.details.as_ref()?.api_version.clone()).unwrap_or(version.api_version);
+    let about = About { kind, version: version.version, api, platform, address, found_by };
+    Ok(match kind {
+        Kind::Docker => Box::new(docker::Docker::new(wire, about)),
+        Kind::Podman => Box::new(podman::Podman::new(wire, about)),
+    })
+}
+
+/// The answer to `GET /version`, of which docker and podman have the same form.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Version {
+    version: String,
+    api_version: String,
+    os: String,
+    arch: String,
+    components: Option<Vec<Component>>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Component {
+    name: String,
+    details: Option<Details>,
+}
+
+#[derive(serde::Deserialize)]
+struct Details {
+    #[serde(rename = "APIVersion")]
+    api_version: Option<String>,
+}
+
+/// The answer to `GET /info`, as far as it tells how images are kept.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Storage {
+    driver: String,
+    #[serde(default, deserialize_with = "crate::json::null_is_default")]
+    driver_status: Vec<(String, String)>,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Docker => "docker",
+            Kind::Podman => "podman",
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {} ({})", self.kind, self.address, self.found_by)
+    }
 }

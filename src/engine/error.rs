@@ -1,0 +1,161 @@
+//! What can go wrong between larder and an engine.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Kind, Place};
+use crate::archive::ArchiveError;
+use crate::reference::Name;
+
+/// An engine could not be asked, or refused.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No engine answered at any of the places where one may be.
+    #[error("no engine answered at any of {} places", asked.len())]
+    NoneAnswered {
+        /// The places and why each failed, in the order they were asked.
+        asked: Vec<(Place, EngineError)>,
+    },
+    /// There is nothing to connect to, or it may not be connected to.
+    #[error("cannot connect to {place}")]
+    Unreachable {
+        /// Where.
+        place: Place,
+        /// Why: no such file, refused, permission denied.
+        source: io::Error,
+    },
+    /// No answer came in time.
+    #[error("{place} did not answer {request} within {} s", after.as_secs_f32())]
+    TimedOut {
+        /// Where.
+        place: Place,
+        /// What was asked.
+        request: String,
+        /// The time limit.
+        after: Duration,
+    },
+    /// The connection broke, or what came is not HTTP.
+    #[error("{place} broke off while it was asked {request}")]
+    Broken {
+        /// Where.
+        place: Place,
+        /// What was asked.
+        request: String,
+        /// What happened to the connection.
+        source: hyper::Error,
+    },
+    /// The engine answered with an error.
+    #[error("{place} answered {request} with status {status}: {said}")]
+    Refused {
+        /// Where.
+        place: Place,
+        /// What was asked.
+        request: String,
+        /// The HTTP status.
+        status: u16,
+        /// The engine's own words.
+        said: String,
+    },
+    /// The engine's answer is not what its API says.
+    #[error("the answer of {place} to {request} cannot be read")]
+    Unreadable {
+        /// Where.
+        place: Place,
+        /// What was asked.
+        request: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The engine's answer is longer than any answer should be.
+    #[error("the answer of {place} to {request} is longer than {limit} bytes")]
+    TooLong {
+        /// Where.
+        place: Place,
+        /// What was asked.
+        request: String,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Another engine answered than the one that was asked for.
+    #[error("{found} answered instead of {place}")]
+    WrongEngine {
+        /// What was asked for, and where.
+        place: Place,
+        /// What answered.
+        found: Kind,
+    },
+    /// The engine took the image and said that it did not load it.
+    #[error("{place} did not load {name}: {said}")]
+    NotLoaded {
+        /// Where.
+        place: Place,
+        /// The name it was to bear.
+        name: Name,
+        /// The engine's own words.
+        said: String,
+    },
+    /// The engine went away while the image was sent to it, or before it said what became of it.
+    #[error("{place} broke off while it loaded {name}, after {sent} of {size} bytes")]
+    LoadBroken {
+        /// Where.
+        place: Place,
+        /// The name it was to bear.
+        name: Name,
+        /// How many bytes were sent.
+        sent: u64,
+        /// How many bytes the archive has.
+        size: u64,
+        /// What happened to the connection.
+        source: hyper::Error,
+    },
+    /// The image could not leave the store whole; the engine was cut off and has not loaded it.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// An address is not one that engines have.
+    #[error("`{address}` is not the address of an engine")]
+    Address {
+        /// Where it was written.
+        setting: String,
+        /// What was written.
+        address: String,
+        /// What an address looks like.
+        expected: &'static str,
+    },
+    /// A way to reach an engine that larder does not know yet.
+    #[error("larder cannot reach an engine over {transport} yet, and that is what {setting} asks for: {address}")]
+    Transport {
+        /// Where it was written.
+        setting: String,
+        /// What was written.
+        address: String,
+        /// `ssh`, `TLS`.
+        transport: &'static str,
+    },
+    /// The docker context that was named does not exist.
+    #[error("there is no docker context `{context}`, and {setting} names it")]
+    NoContext {
+        /// Its name.
+        context: String,
+        /// Where it was named.
+        setting: String,
+        /// The file that would describe it.
+        path: PathBuf,
+    },
+    /// A file with settings could not be opened.
+    #[error("cannot read {}", path.display())]
+    Settings {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file with settings is not what it should be.
+    #[error("cannot make sense of {}", path.display())]
+    BadSettings {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}

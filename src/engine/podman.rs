@@ -1,0 +1,69 @@
+//! Podman.
+//!
+//! Owns the questions to podman's own API, libpod, and the reading of its answers. Always true: only the image ID says what an image is; the
+//! digests that podman lists beside it say how it may be called, and podman lists more of them than belong to a name.
+
+use serde_json::Value;
+
+use super::send::{self, Parcel};
+use super::shown::{self, Shown};
+use super::wire::{Wire, encoded};
+use super::{About, Answer, Engine, EngineError, Kind, Storage};
+use crate::archive::Layers;
+use crate::event::{Event, Tell};
+use crate::oci::Image;
+use crate::pin::Pin;
+use crate::reference::Name;
+use crate::store::Store;
+
+/// The oldest version of libpod's API that is asked for; newer services still speak it.
+const LIBPOD: &str = "/v4.0.0/libpod";
+
+pub(super) struct Podman {
+    wire: Wire,
+    about: About,
+}
+
+impl Podman {
+    pub(super) fn new(wire: Wire, about: About) -> Podman {
+        Podman { wire, about }
+    }
+
+    async fn look(&self, name: &Name) -> Result<Option<Shown>, EngineError> {
+        let path = format!("{LIBPOD}/images/{}/json", encoded(&name.to_string()));
+        let Some(raw) = self.wire.find::<Value>(&path).await? else { return Ok(None) };
+        shown::read(Kind::Podman, name, raw).map_err(|source| self.wire.unreadable(&path, source))
+    }
+
+    async fn take(&self, parcel: Parcel<'_>, tell: &Tell<'_>) -> Result<u64, EngineError> {
+        let name = parcel.name;
+        let (reply, sent) = send::send(&self.wire, &format!("{LIBPOD}/images/load"), parcel, tell).await?;
+        if reply.status != hyper::StatusCode::OK {
+            return Err(EngineError::NotLoaded { place: self.wire.place.clone(), name: name.clone(), said: reply.words() });
+        }
+        tell(Event::LoadFinished);
+        Ok(sent)
+    }
+}
+
+impl Engine for Podman {
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn inspect<'a>(&'a self, name: &'a Name) -> Answer<'a, Option<Shown>> {
+        Box::pin(self.look(name))
+    }
+
+    fn load<'a>(&'a self, store: &'a Store, image: &'a Image, name: &'a Name, tell: &'a Tell<'a>) -> Answer<'a, u64> {
+        Box::pin(self.take(Parcel { store, image, name, layers: Layers::AsStored }, tell))
+    }
+
+    fn usable(&self, pin: &Pin, shown: &Shown) -> String {
+        if shown.digests.contains(&pin.root.digest) { pin.pinned().to_string() } else { pin.name.to_string() }
+    }
+
+    fn image_store(&self) -> Answer<'_, String> {
+        Box::pin(async { Ok(self.wire.ask::<Storage>("/info").await?.driver) })
+    }
+}

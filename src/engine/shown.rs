@@ -1,0 +1,116 @@
+//! What an engine shows under a name.
+//!
+//! Owns the reading of docker's and podman's answer about one image. Always true: the answer bears the very name that was asked for; what an engine
+//! found by guessing is not here.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Kind;
+use crate::digest::Digest;
+use crate::json::null_is_default;
+use crate::oci::Platform;
+use crate::reference::Name;
+
+/// What an engine shows under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The engine's image ID field.
+    pub id: Digest,
+    /// What that is the digest of.
+    pub id_of: IdOf,
+    /// The digests behind the `@` in `RepoDigests` for this repository: how the image may be called, never a proof.
+    pub digests: Vec<Digest>,
+    /// The digests of the unpacked layers from the base up.
+    pub diff_ids: Vec<Digest>,
+    /// The platform in the image's config, if it names one.
+    pub platform: Option<Platform>,
+    /// Whether all it takes to run an image is there, as far as the engine tells.
+    pub complete: bool,
+    /// The platform manifests of which all is there, where the engine lists them; else nothing.
+    pub manifests: Vec<Digest>,
+    /// The engine's whole answer, for comparing the config's content.
+    pub raw: Value,
+}
+
+/// What an engine's image ID is the digest of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdOf {
+    /// The config: docker's classic image store, and podman. The engine hashed the config and every layer when it took them.
+    Config,
+    /// What the name points to, an index or a manifest: docker with the containerd image store. It may be one that the engine made up,
+    /// and what it names may be missing.
+    Target,
+}
+
+/// The answer to `GET /images/{name}/json`, of which docker and podman have the same form.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    id: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    repo_tags: Vec<String>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    repo_digests: Vec<String>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    architecture: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    os: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    variant: String,
+    #[serde(default, deserialize_with = "null_is_default", rename = "RootFS")]
+    root_fs: RootFs,
+    /// Only with docker's containerd image store, from API 1.48 on.
+    descriptor: Option<Value>,
+    manifests: Option<Vec<Listed>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase")]
+struct RootFs {
+    #[serde(default, deserialize_with = "null_is_default")]
+    layers: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listed {
+    #[serde(rename = "ID")]
+    id: Digest,
+    available: bool,
+    kind: String,
+}
+
+/// Reads an engine's answer about `name`; `None` if it is about something else.
+pub(super) fn read(kind: Kind, name: &Name, raw: Value) -> Result<Option<Shown>, serde_json::Error> {
+    let seen = Inspected::deserialize(&raw)?;
+    // Docker prints short names for Docker Hub's images, podman never does; either resolves more names than these two.
+    let (mut full, mut tagged) = (vec![name.repository().to_string()], vec![name.to_string()]);
+    if kind == Kind::Docker {
+        full.push(name.repository().familiar());
+        tagged.push(name.familiar());
+    }
+    if !seen.repo_tags.iter().any(|tag| tagged.contains(tag)) {
+        return Ok(None);
+    }
+    let of_repository = |entry: &String| {
+        let (repository, digest) = entry.split_once('@')?;
+        full.iter().any(|f| f == repository).then(|| digest.parse::<Digest>().ok())?
+    };
+    let digests: Vec<Digest> = seen.repo_digests.iter().filter_map(of_repository).collect();
+    let id: Digest = seen.id.parse().or_else(|_| Digest::from_hex(&seen.id)).map_err(serde::de::Error::custom)?;
+    // Before API 1.48 nothing tells the image stores apart but this: a config's digest is never that of a manifest.
+    let target = kind == Kind::Docker && (seen.descriptor.is_some() || digests.contains(&id));
+    let available = |m: &Listed| (m.available && m.kind == "image").then_some(m.id);
+    let manifests: Vec<Digest> = seen.manifests.iter().flatten().filter_map(available).collect();
+    Ok(Some(Shown {
+        id,
+        id_of: if target { IdOf::Target } else { IdOf::Config },
+        digests,
+        diff_ids: seen.root_fs.layers,
+        platform: Platform::new(&seen.os, &seen.architecture, Some(&seen.variant).filter(|v| !v.is_empty()).map(String::as_str)),
+        complete: seen.descriptor.is_none() || !manifests.is_empty(),
+        manifests,
+        raw,
+    }))
+}

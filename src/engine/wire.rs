@@ -1,0 +1,283 @@
+//! HTTP to an engine, over its socket.
+//!
+//! Owns connections, time limits and the size of answers. Always true: a small question is answered within the time limit or fails; an
+//! upload may take any time, but never outlives its connection. What is asked, and what an answer means, is not known here.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Incoming};
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::discover::Address;
+use super::{EngineError, Place};
+
+/// The longest answer that is read: larger than the config of any image.
+const ANSWER_LIMIT: usize = 16 << 20;
+/// How much of an engine's words goes into a message.
+const WORDS_LIMIT: usize = 1000;
+
+/// A way to ask one engine.
+#[derive(Debug, Clone)]
+pub(super) struct Wire {
+    pub(super) place: Place,
+    address: Address,
+    limit: Duration,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+}
+
+/// Why a request came to nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Connecting(io::Error),
+    Talking(hyper::Error),
+    TooLong,
+}
+
+impl Wire {
+    pub(super) fn new(place: Place, address: Address, limit: Duration) -> Wire {
+        Wire { place, address, limit }
+    }
+
+    /// Asks for a document that is always there.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
+        let reply = self.get(path).await?;
+        self.read(path, &reply)
+    }
+
+    /// Asks for a document that may not be there.
+    pub(super) async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, EngineError> {
+        let reply = self.get(path).await?;
+        if reply.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        self.read(path, &reply).map(Some)
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &str, reply: &Reply) -> Result<T, EngineError> {
+        if reply.status != StatusCode::OK {
+            return Err(self.refused(&shown(&Method::GET, path), reply));
+        }
+        serde_json::from_slice(&reply.body).map_err(|source| self.unreadable(path, source))
+    }
+
+    async fn get(&self, path: &str) -> Result<Reply, EngineError> {
+        let asked = async {
+            let request = self.request(Method::GET, path, Empty::<Bytes>::new());
+            self.exchange(request).await
+        };
+        let place = self.place.clone();
+        let request = shown(&Method::GET, path);
+        match tokio::time::timeout(self.limit, asked).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(Failure::Connecting(source))) => Err(EngineError::Unreachable { place, source }),
+            Ok(Err(Failure::Talking(source))) => Err(EngineError::Broken { place, request, source }),
+            Ok(Err(Failure::TooLong)) => Err(EngineError::TooLong { place, request, limit: ANSWER_LIMIT }),
+            Err(_) => Err(EngineError::TimedOut { place, request, after: self.limit }),
+        }
+    }
+
+    /// Sends a body of known length and returns what the engine answers, whenever that is.
+    pub(super) async fn upload<B>(&self, path: &str, body: B) -> Result<Reply, Failure>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
+        let mut request = self.request(Method::POST, path, body);
+        request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-tar"));
+        self.exchange(request).await
+    }
+
+    pub(super) fn too_long(&self, path: &str) -> EngineError {
+        EngineError::TooLong { place: self.place.clone(), request: shown(&Method::POST, path), limit: ANSWER_LIMIT }
+    }
+
+    pub(super) fn unreachable(&self, source: io::Error) -> EngineError {
+        EngineError::Unreachable { place: self.place.clone(), source }
+    }
+
+    pub(super) fn unreadable(&self, path: &str, source: serde_json::Error) -> EngineError {
+        EngineError::Unreadable { place: self.place.clone(), request: shown(&Method::GET, path), source }
+    }
+
+    fn refused(&self, request: &str, reply: &Reply) -> EngineError {
+        EngineError::Refused { place: self.place.clone(), request: request.to_owned(), status: reply.status.as_u16(), said: reply.words() }
+    }
+
+    fn request<B: Body>(&self, method: Method, path: &str, body: B) -> Request<B> {
+        let host = match &self.address {
+            Address::Unix(_) => "localhost".to_owned(),
+            Address::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            Address::Tcp(host, port) => format!("{host}:{port}"),
+        };
+        let request = Request::builder().method(method).uri(path).header(header::HOST, host);
+        let request = request.header(header::USER_AGENT, concat!("larder/", env!("CARGO_PKG_VERSION"))).body(body);
+        request.expect("hosts and paths were checked or encoded when they were read")
+    }
+
+    async fn exchange<B>(&self, request: Request<B>) -> Result<Reply, Failure>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
+        let connecting = async {
+            match &self.address {
+                Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+                Address::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await.map(Stream::Tcp),
+            }
+        };
+        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let stream = tokio::time::timeout(self.limit, connecting).await.map_err(late).flatten().map_err(Failure::Connecting)?;
+        let io = TokioIo::new(Patient { stream, broken: false });
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(Failure::Talking)?;
+        let mut talk = pin!(async move { collect(sender.send_request(request).await.map_err(Failure::Talking)?).await });
+        tokio::select! {
+            biased;
+            reply = &mut talk => return reply,
+            // Whatever ended the connection, the request learns of it.
+            _ = connection => {}
+        }
+        talk.await
+    }
+}
+
+impl Reply {
+    /// What the engine said, fit to be shown: its `message`, else the whole text.
+    pub(super) fn words(&self) -> String {
+        #[derive(Deserialize)]
+        struct Message {
+            message: String,
+        }
+        match serde_json::from_slice::<Message>(&self.body) {
+            Ok(Message { message }) => words(&message),
+            Err(_) => words(&String::from_utf8_lossy(&self.body)),
+        }
+    }
+}
+
+/// An engine's words, fit to be shown: on one line and not too long.
+pub(super) fn words(text: &str) -> String {
+    let text = text.trim().chars().take(WORDS_LIMIT);
+    text.map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Text as a part of a path or a query, with all that could mean something else encoded.
+pub(super) fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+fn shown(method: &Method, path: &str) -> String {
+    format!("{method} {path}")
+}
+
+async fn collect(response: Response<Incoming>) -> Result<Reply, Failure> {
+    let (head, mut body) = response.into_parts();
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(Failure::Talking)?.into_data() {
+            if bytes.len() + data.len() > ANSWER_LIMIT {
+                return Err(Failure::TooLong);
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(Reply { status: head.status, body: bytes.freeze() })
+}
+
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// A connection on which a failed write waits for what there is to read.
+///
+/// An engine that gives up in the middle of an upload answers why and closes. The next write then fails, and hyper would report that
+/// and drop the answer, which is already here. Reading goes on instead: it finds the answer, or the end.
+struct Patient {
+    stream: Stream,
+    broken: bool,
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl Patient {
+    fn wait<T>(&mut self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match done {
+            Poll::Ready(Err(e)) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                self.broken = true;
+                // The reader, which is polled before every write, wakes this task.
+                Poll::Pending
+            }
+            done => done,
+        }
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.broken {
+            return Poll::Pending;
+        }
+        let done = match &mut self.stream {
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+        };
+        self.wait(done)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.broken {
+            return Poll::Pending;
+        }
+        let done = match &mut self.stream {
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+        };
+        self.wait(done)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Sockets keep nothing back.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
