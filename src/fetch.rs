@@ -168,7 +168,7 @@ async fn attempt(cache: &Cache<'_>, upstream: &Upstream, from: &Repository, blob
     }
     match blocking(cache.store, move |_| ingest.commit()).await {
         Ok(()) => Ok(Outcome::Kept),
-        Err(StoreError::Mismatch { source, .. }) => Ok(Outcome::Wrong(source)),
+        Err(StoreError::Mismatch { found }) => Ok(Outcome::Wrong(found)),
         Err(other) => Err(other.into()),
     }
 }

@@ -59,11 +59,11 @@ async fn one(
         }
         let engines: Vec<(String, String)> = held.into_iter().map(|(kind, c)| (kind.to_string(), standing(c))).collect();
         let layers = images.first().map(|i| i.layers.as_slice()).unwrap_or_default();
-        let size = store.sizes(std::slice::from_ref(pin))?.into_iter().next();
+        let size = session::sizes(store, pin)?;
         let json = json!({
             "status": if plan.missing.is_empty() { "present" } else { "incomplete" }, "reference": reference, "asked": pin.asked,
             "media_type": pin.root.media_type, "layers": layers, "diff_ids": pin.diff_ids, "missing": plan.missing,
-            "own_bytes": size.as_ref().map(|s| s.own), "shared_bytes": size.as_ref().map(|s| s.shared), "last_used": store.last_used(pin),
+            "own_bytes": size.own, "shared_bytes": size.shared, "last_used": store.last_used(pin),
             "engines": engines.iter().map(|(kind, state)| json!({ "engine": kind, "status": state })).collect::<Vec<Value>>(),
         });
         let text = text(pin, layers, plan.missing.len(), &engines);

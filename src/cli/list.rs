@@ -1,5 +1,6 @@
 //! `list`: what is in the store.
 
+use larder::pin::Pin;
 use serde_json::json;
 
 use super::args;
@@ -9,11 +10,12 @@ use super::session::Session;
 
 pub(crate) fn list(session: &Session<'_>, args: &args::List) -> Result<Exit, Failure> {
     let store = session.store()?;
-    let mut pins = store.pins()?;
-    pins.retain(|pin| args.filter.as_ref().is_none_or(|text| pin.name.to_string().contains(text.as_str())));
-    let sizes = store.sizes(&pins)?;
+    let pins = store.pins()?;
+    // What is shared is shared with all, also with those that are not shown.
+    let sizes = store.sizes(&pins);
+    let wanted = |pin: &Pin| args.filter.as_ref().is_none_or(|text| pin.name.to_string().contains(text.as_str()));
     let mut rows = vec![["NAME", "PLATFORM", "SIZE", "SHARED", "PINNED", "USED", "DIGEST"].map(str::to_owned)];
-    for (pin, size) in pins.iter().zip(&sizes) {
+    for (pin, size) in pins.iter().zip(&sizes).filter(|(pin, _)| wanted(pin)) {
         let used = store.last_used(pin);
         let json = json!({ "own_bytes": size.own, "shared_bytes": size.shared, "last_used": used, "status": "present" });
         let row = [

@@ -30,7 +30,8 @@ fn one(session: &Session<'_>, store: &Store, reference: &Reference, args: &args:
     }
     unambiguous(reference, &pins, args.all)?;
     let (status, did, freed) = if args.dry.dry_run {
-        let bytes = store.sizes(&pins)?.iter().map(|s| s.own).sum();
+        let own = |pin| session::sizes(store, pin).map(|s| s.own);
+        let bytes = pins.iter().map(own).sum::<Result<u64, Failure>>()?;
         ("would-remove", "would be removed", bytes)
     } else {
         let lock = store.exclude()?;

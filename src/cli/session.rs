@@ -7,7 +7,8 @@ use std::time::Duration;
 use larder::engine::{self, Engine};
 use larder::oci::Platform;
 use larder::reference::{Name, Reference, Repository};
-use larder::store::Store;
+use larder::pin::Pin;
+use larder::store::{Sizes, Store};
 use larder::upstream;
 
 use super::args::{self, EngineName, Global};
@@ -84,8 +85,18 @@ impl Session<'_> {
 
     pub(crate) fn environment(&self, timeout: Duration) -> engine::Environment {
         let path = |name| variable(name).map(PathBuf::from);
-        let _ = (timeout, path("DOCKER_CONFIG"), Path::new("/"));
-        engine::Environment::default()
+        engine::Environment {
+            docker_host: variable("DOCKER_HOST"),
+            docker_context: variable("DOCKER_CONTEXT"),
+            docker_config: path("DOCKER_CONFIG"),
+            docker_tls: variable("DOCKER_TLS_VERIFY").or_else(|| variable("DOCKER_TLS")).is_some(),
+            container_host: variable("CONTAINER_HOST"),
+            xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
+            home: self.settings.home.clone(),
+            uid: rustix::process::getuid().as_raw(),
+            root: PathBuf::from("/"),
+            timeout,
+        }
     }
 }
 
@@ -143,4 +154,11 @@ pub(crate) fn not_in_store(session: &Session<'_>, reference: &Reference) -> Fail
     Failure::new(Exit::NotThere, "not-in-store", format!("{reference} is not in the store"))
         .with("store", session.settings.store.display())
         .hint("`larder list` shows what is there")
+}
+
+/// How much of an image's bytes are its own, and how much it shares with others in the store.
+pub(crate) fn sizes(store: &Store, of: &Pin) -> Result<Sizes, Failure> {
+    let pins = store.pins()?;
+    let sizes = store.sizes(&pins);
+    Ok(pins.iter().zip(sizes).find(|(pin, _)| *pin == of).map(|(_, sizes)| sizes).unwrap_or_default())
 }
