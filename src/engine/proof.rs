@@ -38,7 +38,9 @@ pub fn prove(pin: &Pin, shown: Option<&Shown>, config: Option<&Verified>) -> Sta
     let Some(shown) = shown else { return Standing::Absent };
     match (shown.id_of, pin.answers_to(&shown.id)) {
         (IdOf::Config, Some(Identity::ImageId)) => held_if(shown.complete, Proof::Identity(Identity::ImageId)),
-        (IdOf::Target, Some(identity @ (Identity::Root | Identity::Manifest))) => held_if(has_content(pin, shown), Proof::Identity(identity)),
+        (IdOf::Target, Some(identity @ (Identity::Root | Identity::Manifest))) => {
+            held_if(has_content(pin, shown), Proof::Identity(identity))
+        }
         (IdOf::Target, _) if config.is_some_and(|config| same_content(pin, shown, config)) => held_if(shown.complete, Proof::Content),
         _ => Standing::Another,
     }
@@ -55,7 +57,18 @@ fn has_content(pin: &Pin, shown: &Shown) -> bool {
 
 /// The parts of a config that say how a container is run, as far as docker shows them.
 const RUN: [&str; 12] = [
-    "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal", "OnBuild", "Shell", "ArgsEscaped",
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+    "OnBuild",
+    "Shell",
+    "ArgsEscaped",
 ];
 const HEALTH: [&str; 5] = ["Test", "Interval", "Timeout", "StartPeriod", "Retries"];
 
