@@ -59,11 +59,7 @@ impl Digest {
     /// The 64 hexadecimal digits, without the algorithm.
     pub fn hex(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        self.0
-            .iter()
-            .flat_map(|b| [b >> 4, b & 15])
-            .map(|n| char::from(DIGITS[usize::from(n)]))
-            .collect()
+        self.0.iter().flat_map(|b| [b >> 4, b & 15]).map(|n| char::from(DIGITS[usize::from(n)])).collect()
     }
 
     /// The digest with these 64 hexadecimal digits.

@@ -143,7 +143,11 @@ mod tests {
         for text in bad {
             assert!(refused(text), "{}", &text[..text.len().min(60)]);
         }
-        for good in [r#"{"Labels":{"Name":"a","name":"b"},"mediaType":null}"#, r#"{"a":[1,2.5,true,null,"x"]}"#, r#"{"annotations":{"Config":"x"}}"#] {
+        for good in [
+            r#"{"Labels":{"Name":"a","name":"b"},"mediaType":null}"#,
+            r#"{"a":[1,2.5,true,null,"x"]}"#,
+            r#"{"annotations":{"Config":"x"}}"#,
+        ] {
             assert!(!refused(good), "{good}");
         }
     }

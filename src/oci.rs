@@ -299,16 +299,27 @@ impl Descriptor {
 }
 
 /// Media types of an index, for the `Accept` header and to tell documents apart.
-pub const INDEX_TYPES: [&str; 2] =
-    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+pub const INDEX_TYPES: [&str; 2] = ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
 /// Media types of a manifest.
 pub const MANIFEST_TYPES: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
 const CONFIG_TYPES: [&str; 2] = ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 const KEYS: [&str; 14] = [
-    "schemaVersion", "mediaType", "config", "layers", "manifests", "digest", "size", "urls", "data", "platform", "annotations", "fsLayers",
-    "os.version", "subject",
+    "schemaVersion",
+    "mediaType",
+    "config",
+    "layers",
+    "manifests",
+    "digest",
+    "size",
+    "urls",
+    "data",
+    "platform",
+    "annotations",
+    "fsLayers",
+    "os.version",
+    "subject",
 ];
 const CONFIG_KEYS: [&str; 5] = ["architecture", "os", "variant", "rootfs", "diff_ids"];
 
@@ -583,5 +594,158 @@ impl fmt::Display for Platform {
             Some(variant) => write!(f, "/{variant}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(n: u8) -> String {
+        Digest::of(&[n]).to_string()
+    }
+
+    fn manifest_with(fields: &str) -> String {
+        let (config, layer) = (digest(1), digest(2));
+        format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},
+            "layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{layer}","size":7}}]{fields}}}"#
+        )
+    }
+
+    fn layer_with(fields: &str) -> String {
+        let (config, layer) = (digest(1), digest(2));
+        format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},
+            "layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{layer}"{fields}}}]}}"#
+        )
+    }
+
+    fn parse(text: &str, said: Option<&str>) -> Result<Document, DocumentError> {
+        Document::parse(&Verified::hash(text.to_owned()), said).map(|(document, _)| document)
+    }
+
+    fn platform(text: &str) -> Platform {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn media_type_and_content_must_agree() {
+        let [oci, docker] = MANIFEST_TYPES;
+        let [oci_index, docker_list] = INDEX_TYPES;
+        let plain = manifest_with("");
+        let typed = manifest_with(&format!(r#","mediaType":"{oci}""#));
+        for said in [None, Some(oci), Some(docker), Some(""), Some("application/json; charset=utf-8")] {
+            assert!(matches!(parse(&plain, said), Ok(Document::Manifest(_))), "{said:?}");
+        }
+        for said in [Some(oci_index), Some(docker_list)] {
+            assert!(matches!(parse(&plain, said), Err(DocumentError::Confused { .. })), "{said:?}");
+        }
+        assert!(matches!(parse(&typed, Some(docker)), Err(DocumentError::Confused { .. })));
+        assert!(matches!(parse(&typed, Some("text/html")), Err(DocumentError::NotAnImage { .. })));
+        let both = manifest_with(r#","manifests":[]"#);
+        assert!(matches!(parse(&both, None), Err(DocumentError::Confused { .. })));
+        assert!(matches!(parse(r#"{"schemaVersion":2}"#, None), Err(DocumentError::Confused { .. })));
+        let (_, descriptor) = Document::parse(&Verified::hash(plain), Some(docker)).unwrap();
+        assert_eq!(descriptor.media_type, docker);
+    }
+
+    #[test]
+    fn schema_one_and_foreign_layers_are_refused_by_name() {
+        let said = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+        assert!(matches!(parse("{}", Some(said)), Err(DocumentError::SchemaOne { .. })));
+        assert!(matches!(parse(r#"{"schemaVersion":1,"fsLayers":[]}"#, None), Err(DocumentError::SchemaOne { .. })));
+        assert!(matches!(parse(&layer_with(r#","size":7,"urls":["https://example.com"]"#), None), Err(DocumentError::Foreign { .. })));
+        let foreign = manifest_with("").replace("layer.v1.tar+gzip", "layer.nondistributable.v1.tar+gzip");
+        assert!(matches!(parse(&foreign, None), Err(DocumentError::Foreign { .. })));
+        let odd = manifest_with("").replace("application/vnd.oci.image.config.v1+json", "application/vnd.cncf.helm.config.v1+json");
+        assert!(matches!(parse(&odd, None), Err(DocumentError::NotAnImage { .. })));
+    }
+
+    #[test]
+    fn descriptors_are_checked() {
+        let good = layer_with(r#","size":7,"annotations":{"a":"b"}"#);
+        assert!(parse(&good, None).is_ok());
+        for bad in [
+            r#","size":-1"#,
+            r#","size":18446744073709551616"#,
+            r#","size":1e3"#,
+            r#","size":"12""#,
+            "",
+            r#","size":1,"size":1"#,
+            r#","Size":7"#,
+        ] {
+            assert!(matches!(parse(&layer_with(bad), None), Err(DocumentError::Json { .. })), "{bad}");
+        }
+        assert!(matches!(parse(&layer_with(r#","size":1,"data":"Ag==""#), None), Ok(Document::Manifest(_))));
+        assert!(matches!(parse(&layer_with(r#","size":1,"data":"Aw==""#), None), Err(DocumentError::InlineData { .. })));
+        assert!(parse(&manifest_with("").replace(&digest(2), "sha256:../../etc/passwd"), None).is_err());
+        let huge = manifest_with("").replace("\"size\":2", "\"size\":4194305");
+        assert!(matches!(parse(&huge, None), Err(DocumentError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn an_index_offers_platforms_and_leaves_attestations_out() {
+        let entry = |n: u8, rest: &str| format!(r#"{{"mediaType":"{}","digest":"{}","size":9{rest}}}"#, MANIFEST_TYPES[0], digest(n));
+        let at = |p: &str| format!(r#","platform":{p}"#);
+        let entries = [
+            entry(1, &at(r#"{"os":"linux","architecture":"amd64"}"#)),
+            entry(2, &at(r#"{"os":"linux","architecture":"arm","variant":"v6"}"#)),
+            entry(3, &at(r#"{"os":"linux","architecture":"arm","variant":"v7"}"#)),
+            entry(4, &at(r#"{"os":"linux","architecture":"arm64","variant":"v8"}"#)),
+            entry(5, &at(r#"{"os":"unknown","architecture":"unknown"}"#)),
+            entry(
+                6,
+                &format!(
+                    r#"{},"annotations":{{"vnd.docker.reference.type":"attestation-manifest"}}"#,
+                    at(r#"{"os":"linux","architecture":"amd64"}"#)
+                ),
+            ),
+        ];
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+        let Document::Index(index) = parse(&text, Some(INDEX_TYPES[0])).unwrap() else { panic!("no index") };
+        let chosen = |p: &str| index.select(&platform(p)).ok().map(|d| d.digest.to_string());
+        assert_eq!(chosen("linux/x86_64"), Some(digest(1)));
+        assert_eq!(chosen("linux/arm/v7"), Some(digest(3)));
+        assert_eq!(chosen("linux/arm/v6"), Some(digest(2)));
+        assert_eq!(chosen("linux/arm/v8"), Some(digest(3)));
+        assert_eq!(chosen("linux/arm/v5"), None);
+        assert_eq!(chosen("linux/aarch64"), Some(digest(4)));
+        assert_eq!(chosen("linux/s390x"), None);
+        assert_eq!(index.platforms().len(), 4);
+        let nested = text.replace(MANIFEST_TYPES[0], INDEX_TYPES[0]);
+        assert!(matches!(parse(&nested, None), Err(DocumentError::Nested { .. })));
+    }
+
+    #[test]
+    fn platforms_have_one_normal_form() {
+        for (text, normal) in [
+            ("linux/aarch64", "linux/arm64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/arm64/v9", "linux/arm64/v9"),
+            ("Linux/X86_64", "linux/amd64"),
+            ("linux/arm", "linux/arm/v7"),
+            ("linux/armel", "linux/arm/v6"),
+            ("linux/amd64/v3", "linux/amd64/v3"),
+        ] {
+            assert_eq!(platform(text).to_string(), normal);
+        }
+        for bad in ["", "linux", "linux/", "/amd64", "linux/arm/v7/x", "linux/arm/", "li nux/a", "all"] {
+            assert!(bad.parse::<Platform>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn config_and_manifest_count_the_same_layers() {
+        let Document::Manifest(parts) = parse(&manifest_with(""), None).unwrap() else { panic!("no manifest") };
+        let config =
+            |ids: &str| Config::parse(&Verified::hash(format!(r#"{{"os":"linux","architecture":"arm64","rootfs":{{"diff_ids":{ids}}}}}"#)));
+        let root = parts.config.clone();
+        let image = |ids: &str| Image::new(root.clone(), root.clone(), parts.clone(), config(ids).unwrap());
+        assert!(image(&format!(r#"["{}"]"#, digest(9))).is_ok());
+        assert!(matches!(image("null"), Err(DocumentError::LayerCount { .. })));
+        assert!(matches!(image(&format!(r#"["{0}","{0}"]"#, digest(9))), Err(DocumentError::LayerCount { .. })));
+        assert!(Config::parse(&Verified::hash("{}")).is_err());
+        assert!(config(r#"["sha256:zz"]"#).is_err());
     }
 }

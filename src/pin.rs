@@ -76,6 +76,12 @@ impl Pin {
         self.name.pinned_to(self.root.digest)
     }
 
+    /// Whether another pin means the same image under the same name, whenever and wherever it was asked for.
+    pub fn says_the_same(&self, other: &Pin) -> bool {
+        let what = |p: &Pin| (p.name.clone(), p.platform.clone(), p.root.digest, p.manifest.digest, p.pin_not_met);
+        what(self) == what(other)
+    }
+
     /// Which of the image's identities this digest is, if any.
     pub fn answers_to(&self, digest: &Digest) -> Option<Identity> {
         if *digest == self.root.digest {

@@ -165,6 +165,11 @@ impl Name {
         format!("{}:{}", self.repository.familiar(), self.tag)
     }
 
+    /// The reference that means this name without a digest.
+    pub fn to_reference(&self) -> Reference {
+        Reference { repository: self.repository.clone(), tag: Some(self.tag.clone()), digest: None }
+    }
+
     /// The reference that means this name pinned to this digest.
     pub fn pinned_to(&self, digest: Digest) -> Reference {
         Reference { repository: self.repository.clone(), tag: Some(self.tag.clone()), digest: Some(digest) }
@@ -228,7 +233,9 @@ fn parse(text: &str) -> Result<Reference, ReferenceError> {
 /// The first component is a host if it cannot be one of a path, as docker decides it.
 fn split_host(full: &str) -> (Option<&str>, &str) {
     match full.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || first.chars().any(|c| c.is_uppercase()) => (Some(first), rest),
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || first.chars().any(|c| c.is_uppercase()) => {
+            (Some(first), rest)
+        }
         _ => (None, full),
     }
 }
@@ -469,7 +476,16 @@ mod tests {
                 other => panic!("{text}: {other:?}"),
             }
         }
-        for text in ["", &D[7..], "foo@", "foo@sha256:12", "foo@sha512:00", &format!("foo@{D}@{D}"), &format!("@{D}"), &format!("foo@{}", D.to_uppercase())] {
+        for text in [
+            "",
+            &D[7..],
+            "foo@",
+            "foo@sha256:12",
+            "foo@sha512:00",
+            &format!("foo@{D}@{D}"),
+            &format!("@{D}"),
+            &format!("foo@{}", D.to_uppercase()),
+        ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
         for long in [format!("foo:{}", "a".repeat(129)), "a".repeat(256), format!("foo/{}", "é".repeat(1 << 20))] {

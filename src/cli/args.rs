@@ -1,0 +1,279 @@
+//! What can be written behind `larder`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use larder::oci::Platform;
+
+/// Keeps container images so that they are there when the network is not.
+///
+/// Pull `name:tag@sha256:…` once; larder checks every byte, keeps it, puts it into docker or podman under `name:tag`, and
+/// proves, offline and in milliseconds, that what the engine holds is exactly what was pinned.
+#[derive(Debug, Parser)]
+#[command(name = "larder", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or held
+  1  failed
+  2  usage
+  3  not there: offline and not in the store; for check, nothing under that name
+  4  not what was pinned: bytes did not verify; for check, another image under that name
+  5  the engine refused, is not there, or could not be asked
+  6  the registry refused: credentials, not found
+The worst of several wins, in the order 4 5 6 3 1.";
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// Folder that the images are kept in [default: $XDG_DATA_HOME/larder or ~/.local/share/larder]
+    #[arg(long, global = true, value_name = "DIR", env = "LARDER_DIR", value_hint = ValueHint::DirPath, hide_env_values = true)]
+    pub(crate) store: Option<PathBuf>,
+    /// Settings file [default: $XDG_CONFIG_HOME/larder/config.toml or ~/.config/larder/config.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "LARDER_CONFIG", value_hint = ValueHint::FilePath, hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Open no connection to any registry (LARDER_OFFLINE=1 does the same)
+    #[arg(long, global = true)]
+    pub(crate) offline: bool,
+    /// Print one JSON object for each result, on a line of its own
+    #[arg(long, global = true, conflicts_with = "quiet")]
+    pub(crate) json: bool,
+    /// Print names only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Say on standard error what is asked where
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make sure that the engine holds an image: pull what is missing, load what the engine lacks, prove it
+    Ensure(Ensure),
+    /// Bring images from their registries into the store
+    Pull(Pull),
+    /// Load images from the store into the engine, and prove it; never asks a registry
+    Load(Load),
+    /// Ask whether the engine holds exactly what was pinned; changes nothing
+    Check(Check),
+    /// List what is in the store
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Show everything about an image in the store, and which engines hold it
+    Inspect(Inspect),
+    /// Remove images from the store
+    #[command(visible_alias = "rm")]
+    Remove(Remove),
+    /// Show the engines that are there, how they were found, and why one cannot be used
+    Engines,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder
+    Manual {
+        /// The folder; made if it is not there
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct References {
+    /// Images, as [host[:port]/]path[:tag][@sha256:…]
+    #[arg(value_name = "REF", required = true, value_hint = ValueHint::Other)]
+    pub(crate) references: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Engines {
+    /// The engine to use; may be repeated. auto takes the first that answers, of docker and podman
+    #[arg(
+        long = "engine",
+        value_name = "ENGINE",
+        env = "LARDER_ENGINE",
+        value_delimiter = ',',
+        default_value = "auto",
+        hide_env_values = true
+    )]
+    pub(crate) engines: Vec<EngineName>,
+    /// Seconds to wait for an engine's answer; a load itself has no limit
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub(crate) engine_timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineName {
+    /// The first that answers
+    Auto,
+    /// Docker, with either image store
+    Docker,
+    /// Podman
+    Podman,
+    /// No engine: the store alone
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Naming {
+    /// Name and tag the image is to bear, instead of those of its reference
+    #[arg(long = "as", value_name = "NAME:TAG")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OnePlatform {
+    /// Platform, as os/architecture[/variant] [default: the engine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<Platform>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Registry options")]
+pub(crate) struct Upstream {
+    /// Another repository that may have the image, asked when its own does not give it; may be repeated
+    #[arg(long, value_name = "REPOSITORY")]
+    pub(crate) from: Vec<String>,
+    /// Refuse references without a digest
+    #[arg(long, conflicts_with = "allow_unpinned")]
+    pub(crate) pinned_only: bool,
+    /// Where a pinned digest cannot be had, take what the tag means now, and say so
+    #[arg(long)]
+    pub(crate) allow_unpinned: bool,
+    /// User name and password for the registries asked
+    #[arg(long, value_name = "USER:PASSWORD", env = "LARDER_CREDS", hide_env_values = true)]
+    pub(crate) creds: Option<String>,
+    /// File with credentials, as docker and podman write it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) authfile: Option<PathBuf>,
+    /// Host that is asked without TLS; may be repeated. Loopback addresses need no mention
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) insecure: Vec<String>,
+    /// File with CA certificates (PEM) that are trusted besides the system's; may be repeated
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) ca_file: Vec<PathBuf>,
+    /// How often a request is tried before it is given up
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) tries: u32,
+    /// Seconds without a byte after which a connection is given up
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) stall: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dry {
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ensure {
+    #[command(flatten)]
+    pub(crate) references: References,
+    #[command(flatten)]
+    pub(crate) engines: Engines,
+    #[command(flatten)]
+    pub(crate) platform: OnePlatform,
+    #[command(flatten)]
+    pub(crate) naming: Naming,
+    #[command(flatten)]
+    pub(crate) upstream: Upstream,
+    #[command(flatten)]
+    pub(crate) dry: Dry,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    #[command(flatten)]
+    pub(crate) references: References,
+    /// Platform, as os/architecture[/variant], or all; may be repeated [default: the engine's, else this machine's]
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platforms: Vec<PlatformOrAll>,
+    #[command(flatten)]
+    pub(crate) engines: Engines,
+    #[command(flatten)]
+    pub(crate) naming: Naming,
+    #[command(flatten)]
+    pub(crate) upstream: Upstream,
+    #[command(flatten)]
+    pub(crate) dry: Dry,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PlatformOrAll {
+    One(Platform),
+    All,
+}
+
+impl std::str::FromStr for PlatformOrAll {
+    type Err = larder::oci::PlatformError;
+
+    fn from_str(text: &str) -> Result<PlatformOrAll, Self::Err> {
+        if text == "all" { Ok(PlatformOrAll::All) } else { text.parse().map(PlatformOrAll::One) }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Load {
+    #[command(flatten)]
+    pub(crate) references: References,
+    #[command(flatten)]
+    pub(crate) engines: Engines,
+    #[command(flatten)]
+    pub(crate) platform: OnePlatform,
+    #[command(flatten)]
+    pub(crate) naming: Naming,
+    #[command(flatten)]
+    pub(crate) dry: Dry,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) references: References,
+    #[command(flatten)]
+    pub(crate) engines: Engines,
+    #[command(flatten)]
+    pub(crate) platform: OnePlatform,
+    #[command(flatten)]
+    pub(crate) naming: Naming,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only images whose name contains this text
+    #[arg(value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) references: References,
+    #[command(flatten)]
+    pub(crate) platform: OnePlatform,
+    /// Ask no engine whether it holds the image
+    #[arg(long)]
+    pub(crate) no_engines: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    #[command(flatten)]
+    pub(crate) references: References,
+    #[command(flatten)]
+    pub(crate) platform: OnePlatform,
+    /// Where a tag has several digests in the store, remove them all
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) dry: Dry,
+}

@@ -1,0 +1,213 @@
+//! Results on standard output, everything else on standard error.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytesize::ByteSize;
+use indicatif::MultiProgress;
+use larder::engine::Shown;
+use larder::engine::proof::Proof;
+use larder::pin::{Identity, Pin};
+use larder::pull::TagNow;
+use serde_json::{Value, json};
+
+use super::args::Global;
+use super::failure::{Exit, Failure};
+
+/// Where results and messages go, and in which form.
+pub(crate) struct Screen {
+    form: Form,
+    pub(crate) verbose: bool,
+    /// Whether standard output took all that was written.
+    broken: AtomicBool,
+    /// Who draws bars now, if anybody.
+    bars: Mutex<Option<MultiProgress>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text,
+    Json,
+    Quiet,
+}
+
+impl Screen {
+    pub(crate) fn new(global: &Global) -> Screen {
+        let form = match (global.json, global.quiet) {
+            (true, _) => Form::Json,
+            (_, true) => Form::Quiet,
+            _ => Form::Text,
+        };
+        Screen { form, verbose: global.verbose, broken: AtomicBool::new(false), bars: Mutex::new(None) }
+    }
+
+    /// Whether progress may be shown at all.
+    pub(crate) fn quiet(&self) -> bool {
+        self.form == Form::Quiet
+    }
+
+    /// Whether results are shown as text, so that a table can be made of them.
+    pub(crate) fn table(&self) -> bool {
+        self.form == Form::Text
+    }
+
+    /// Whether bars may be drawn.
+    pub(crate) fn bars(&self) -> bool {
+        self.form != Form::Quiet && io::stderr().is_terminal()
+    }
+
+    /// A result: a JSON object, a text, or only a name.
+    pub(crate) fn result(&self, json: Value, text: &str, name: &str) {
+        match self.form {
+            Form::Json => self.line(&json.to_string()),
+            Form::Text => self.line(text),
+            Form::Quiet => self.line(name),
+        }
+    }
+
+    /// A failure of one item: people read it on standard error, scripts on standard output with what it is about.
+    pub(crate) fn failure(&self, about: Value, failure: &Failure) {
+        self.note(failure.text().trim_end());
+        if self.form == Form::Json {
+            let mut object = about;
+            object["status"] = json!("failed");
+            object["error"] = failure.json();
+            self.line(&object.to_string());
+        }
+    }
+
+    /// A remark for people.
+    pub(crate) fn note(&self, text: &str) {
+        match self.bars.lock().map(|bars| bars.clone()) {
+            // A terminal that is gone takes no remarks.
+            Ok(Some(bars)) => bars.println(text).unwrap_or_default(),
+            _ => to_stderr(text),
+        }
+    }
+
+    /// A warning for people.
+    pub(crate) fn warning(&self, text: &str) {
+        self.note(&format!("warning: {text}"));
+    }
+
+    /// Lets remarks pass through whoever draws bars, so that they do not tear each other.
+    pub(crate) fn through(&self, bars: Option<MultiProgress>) {
+        if let Ok(mut now) = self.bars.lock() {
+            *now = bars;
+        }
+    }
+
+    /// Plain text on standard output, whatever the form.
+    pub(crate) fn line(&self, text: &str) {
+        let mut out = io::stdout().lock();
+        let written = writeln!(out, "{text}").and_then(|()| out.flush());
+        if written.is_err() {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The exit code, given whether all that had to be said was said.
+    pub(crate) fn finish(&self, exit: Exit) -> Exit {
+        if self.broken.load(Ordering::Relaxed) { exit.max(Exit::Failed) } else { exit }
+    }
+}
+
+fn to_stderr(text: &str) {
+    // Nobody is left to be told that nobody can be told.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A size as people read it: 41.2 MB.
+pub(crate) fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().si().to_string()
+}
+
+/// A count with its noun.
+pub(crate) fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+pub(crate) fn identity(identity: Identity) -> &'static str {
+    match identity {
+        Identity::Root => "digest",
+        Identity::Manifest => "manifest digest",
+        Identity::ImageId => "image ID",
+    }
+}
+
+/// How it was proved, in words.
+pub(crate) fn proof(proof: Proof, pin: &Pin) -> String {
+    match proof {
+        Proof::Identity(Identity::ImageId) => format!("image ID {}", pin.image_id()),
+        Proof::Identity(Identity::Manifest) => format!("manifest {}", pin.manifest.digest),
+        Proof::Identity(Identity::Root) => format!("digest {}", pin.root.digest),
+        Proof::Content => "content: config and diff IDs compared in full".to_owned(),
+    }
+}
+
+pub(crate) fn proof_json(proof: Proof) -> Value {
+    match proof {
+        Proof::Identity(which) => json!({ "level": "identity", "by": which }),
+        Proof::Content => json!({ "level": "content" }),
+    }
+}
+
+pub(crate) fn pin_json(pin: &Pin) -> Value {
+    json!({
+        "name": pin.name, "pinned": pin.pinned(), "platform": pin.platform,
+        "root": pin.root.digest, "manifest": pin.manifest.digest, "image_id": pin.image_id(),
+        "size": pin.size, "from": pin.from, "pinned_at": pin.pinned_at, "pin_not_met": pin.pin_not_met,
+    })
+}
+
+pub(crate) fn shown_json(shown: &Shown) -> Value {
+    json!({ "id": shown.id, "digests": shown.digests, "platform": shown.platform, "complete": shown.complete })
+}
+
+/// What an engine shows under a name, in words.
+pub(crate) fn shown(shown: &Shown) -> String {
+    match &shown.platform {
+        Some(platform) => format!("{} ({platform})", shown.id),
+        None => shown.id.to_string(),
+    }
+}
+
+/// Any of these would have been the pinned image.
+pub(crate) fn identities(pin: &Pin) -> String {
+    let mut lines = vec![format!("{} (image ID)", pin.image_id()), format!("{} (manifest)", pin.manifest.digest)];
+    if pin.root.digest != pin.manifest.digest {
+        lines.push(format!("{} (index)", pin.root.digest));
+    }
+    lines.join("\n")
+}
+
+pub(crate) fn tag_now_json(tag_now: Option<TagNow>) -> Value {
+    match tag_now {
+        None => Value::Null,
+        Some(TagNow::Same) => json!({ "state": "same" }),
+        Some(TagNow::Moved(to)) => json!({ "state": "moved", "to": to }),
+        Some(TagNow::Gone) => json!({ "state": "gone" }),
+    }
+}
+
+/// Adds the entries of one object to another.
+pub(crate) fn merged(mut object: Value, more: Value) -> Value {
+    if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+        object.extend(more);
+    }
+    object
+}
+
+/// Rows in columns, as wide as they need to be.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}

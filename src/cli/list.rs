@@ -1,0 +1,44 @@
+//! `list`: what is in the store.
+
+use serde_json::json;
+
+use super::args;
+use super::display;
+use super::failure::{Exit, Failure};
+use super::session::Session;
+
+pub(crate) fn list(session: &Session<'_>, args: &args::List) -> Result<Exit, Failure> {
+    let store = session.store()?;
+    let mut pins = store.pins()?;
+    pins.retain(|pin| args.filter.as_ref().is_none_or(|text| pin.name.to_string().contains(text.as_str())));
+    let sizes = store.sizes(&pins)?;
+    let mut rows = vec![["NAME", "PLATFORM", "SIZE", "SHARED", "PINNED", "USED", "DIGEST"].map(str::to_owned)];
+    for (pin, size) in pins.iter().zip(&sizes) {
+        let used = store.last_used(pin);
+        let json = json!({ "own_bytes": size.own, "shared_bytes": size.shared, "last_used": used, "status": "present" });
+        let row = [
+            pin.name.to_string(),
+            pin.platform.to_string(),
+            display::size(size.own.saturating_add(size.shared)),
+            display::size(size.shared),
+            day(pin.pinned_at),
+            used.map(day).unwrap_or_default(),
+            pin.root.digest.to_string(),
+        ];
+        if session.screen.table() {
+            rows.push(row);
+        } else {
+            session.screen.result(display::merged(display::pin_json(pin), json), "", &pin.pinned().to_string());
+        }
+    }
+    if rows.len() > 1 {
+        session.screen.line(display::table(&rows).trim_end());
+    } else if session.screen.table() {
+        session.screen.note(&format!("no images in {}", store.root().display()));
+    }
+    Ok(Exit::Done)
+}
+
+pub(crate) fn day(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%d").to_string()
+}

@@ -1,0 +1,143 @@
+//! Progress on standard error: bars on a terminal, plain lines elsewhere.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use larder::digest::Digest;
+use larder::event::Event;
+
+use super::display::{self, Screen};
+
+/// Watches the events of one image.
+pub(crate) struct Progress<'a> {
+    screen: &'a Screen,
+    /// Lines and bars are drawn by one at a time.
+    state: Mutex<State>,
+    bars: Option<MultiProgress>,
+}
+
+struct State {
+    all: Option<ProgressBar>,
+    blobs: HashMap<Digest, ProgressBar>,
+    /// Bytes counted in `all` for each blob on its way.
+    came: HashMap<Digest, u64>,
+    load: Option<ProgressBar>,
+    begun: Instant,
+}
+
+impl<'a> Progress<'a> {
+    pub(crate) fn new(screen: &'a Screen) -> Progress<'a> {
+        let bars = screen.bars().then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
+        screen.through(bars.clone());
+        let state = State { all: None, blobs: HashMap::new(), came: HashMap::new(), load: None, begun: Instant::now() };
+        Progress { screen, state: Mutex::new(state), bars }
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        let Ok(mut state) = self.state.lock() else { return };
+        match &self.bars {
+            Some(bars) => self.draw(bars, &mut state, event),
+            None => self.say(&mut state, event),
+        }
+    }
+
+    fn say(&self, state: &mut State, event: Event) {
+        let quiet = self.screen.quiet();
+        match event {
+            Event::Resolving { reference } if self.screen.verbose => {
+                self.screen.note(&format!("asking {} for {reference}", reference.repository().registry()))
+            }
+            Event::Fetching { blobs, bytes, reference } if blobs > 0 && !quiet => {
+                state.begun = Instant::now();
+                self.screen.note(&format!("{reference}: fetching {}, {}", display::count(blobs, "blob"), display::size(bytes)));
+            }
+            Event::BlobStarted { digest, size, resumed } if self.screen.verbose || resumed > 0 && !quiet => match resumed {
+                0 => self.screen.note(&format!("fetching {digest}, {}", display::size(size))),
+                _ => self.screen.note(&format!("resuming {digest} at {} of {}", display::size(resumed), display::size(size))),
+            },
+            Event::BlobFinished { digest } if self.screen.verbose => self.screen.note(&format!("verified {digest}")),
+            Event::LoadStarted { engine, name, bytes } if !quiet => {
+                self.screen.note(&format!("{name}: loading into {engine}, {}", display::size(bytes)));
+            }
+            other => self.remark(&other),
+        }
+    }
+
+    /// What is said with bars and without.
+    fn remark(&self, event: &Event) {
+        if self.screen.quiet() {
+            return;
+        }
+        match event {
+            Event::Retrying { what, why, after } => {
+                self.screen.note(&format!("trying again in {:.1} s: {what}: {why}", after.as_secs_f32()));
+            }
+            Event::BlobRestarted { digest } => self.screen.note(&format!("{digest} did not verify; fetching it again from its beginning")),
+            _ => {}
+        }
+    }
+
+    fn draw(&self, bars: &MultiProgress, state: &mut State, event: Event) {
+        match event {
+            Event::Fetching { blobs, bytes, .. } if blobs > 0 => {
+                let bar = bars
+                    .add(ProgressBar::new(bytes).with_style(style("{msg:22} {bar:28} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")));
+                state.all = Some(bar.with_message(format!("fetching {}", display::count(blobs, "blob"))));
+            }
+            Event::BlobStarted { digest, size, resumed } => {
+                let bar = bars.add(ProgressBar::new(size).with_style(style("  {msg:20} {bar:28} {bytes}/{total_bytes}")));
+                bar.set_position(resumed);
+                state.all.iter().for_each(|all| all.inc(resumed));
+                state.came.insert(digest, resumed);
+                state.blobs.insert(digest, bar.with_message(format!("{:.12}", digest.hex())));
+            }
+            Event::BlobProgress { digest, bytes } => {
+                state.blobs.get(&digest).iter().for_each(|bar| bar.inc(bytes));
+                state.all.iter().for_each(|all| all.inc(bytes));
+                *state.came.entry(digest).or_default() += bytes;
+            }
+            Event::BlobFinished { digest } => {
+                state.came.remove(&digest);
+                if let Some(bar) = state.blobs.remove(&digest) {
+                    bar.finish_and_clear();
+                }
+            }
+            Event::BlobRestarted { digest } => {
+                let lost = state.came.remove(&digest).unwrap_or(0);
+                state.all.iter().for_each(|all| all.set_position(all.position().saturating_sub(lost)));
+                if let Some(bar) = state.blobs.remove(&digest) {
+                    bar.finish_and_clear();
+                }
+                self.remark(&event);
+            }
+            Event::LoadStarted { engine, bytes, .. } => {
+                let bar = bars.add(ProgressBar::new(bytes).with_style(style("{msg:22} {bar:28} {bytes}/{total_bytes}  {bytes_per_sec}")));
+                state.load = Some(bar.with_message(format!("loading into {engine}")));
+            }
+            Event::LoadProgress { bytes } => state.load.iter().for_each(|bar| bar.inc(bytes)),
+            Event::LoadSent => state.load.iter().for_each(|bar| bar.set_message("sent; it unpacks")),
+            Event::LoadFinished => {
+                if let Some(bar) = state.load.take() {
+                    bar.finish_and_clear();
+                }
+            }
+            other => self.remark(&other),
+        }
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        if let Some(bars) = &self.bars {
+            // What cannot be cleared is left as it is.
+            let _ = bars.clear();
+            self.screen.through(None);
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates above are well-formed").progress_chars("=> ")
+}

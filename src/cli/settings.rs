@@ -1,0 +1,82 @@
+//! Settings from the environment, the settings file and the arguments, read once.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::args::Global;
+use super::failure::{Exit, Failure};
+
+/// What the command was told by its surroundings.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) store: PathBuf,
+    pub(crate) offline: bool,
+    pub(crate) colour: bool,
+    pub(crate) file: File,
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// The settings file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct File {
+    /// Hosts asked without TLS.
+    pub(crate) insecure: Vec<String>,
+    /// Files with CA certificates.
+    pub(crate) ca_files: Vec<PathBuf>,
+    /// Hosts of token servers that credentials may be sent to.
+    pub(crate) trusted_realms: Vec<String>,
+}
+
+/// A variable, if it is set and not empty. The only reader of the environment.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|v| !v.is_empty())
+}
+
+impl Settings {
+    pub(crate) fn read(global: &Global) -> Result<Settings, Failure> {
+        let home = variable("HOME").map(PathBuf::from);
+        let store = match &global.store {
+            Some(dir) => dir.clone(),
+            None => xdg("XDG_DATA_HOME", home.as_deref(), ".local/share").ok_or_else(|| homeless("--store DIR"))?,
+        };
+        let colour = variable("NO_COLOR").is_none();
+        let offline = global.offline || variable("LARDER_OFFLINE").is_some_and(|v| !matches!(v.as_str(), "0" | "false" | "no"));
+        let file = settings_file(global, home.as_deref())?;
+        Ok(Settings { store, offline, colour, file, home })
+    }
+}
+
+fn homeless(instead: &str) -> Failure {
+    Failure::new(Exit::Usage, "no-home", "neither HOME nor XDG_DATA_HOME is set, so there is no folder to keep images in")
+        .hint(format!("set HOME, or use {instead}"))
+}
+
+fn xdg(variable_name: &str, home: Option<&Path>, under_home: &str) -> Option<PathBuf> {
+    let base = variable(variable_name).map(PathBuf::from).filter(|p| p.is_absolute());
+    base.or_else(|| Some(home?.join(under_home))).map(|dir| dir.join("larder"))
+}
+
+fn settings_file(global: &Global, home: Option<&Path>) -> Result<File, Failure> {
+    let path = match &global.config {
+        Some(path) => path.clone(),
+        None => match xdg("XDG_CONFIG_HOME", home, ".config") {
+            Some(dir) => dir.join("config.toml"),
+            None => return Ok(File::default()),
+        },
+    };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && global.config.is_none() => return Ok(File::default()),
+        Err(e) => {
+            let message = format!("the settings file {} cannot be read", path.display());
+            return Err(Failure::new(Exit::Usage, "settings", message).with("it said", e));
+        }
+    };
+    toml::from_str(&text).map_err(|e| {
+        let message = format!("the settings file {} is not as larder expects it", path.display());
+        Failure::new(Exit::Usage, "settings", message).with("found", e.to_string().trim_end())
+    })
+}

@@ -1,0 +1,246 @@
+//! The main line: an image into an engine, and the proof that it is there.
+//!
+//!     parse     text         -> Reference
+//!     resolve   Reference    -> Descriptor    the pin; or the registry, and then pinned
+//!     describe  Descriptor   -> Image         manifests first, they name the rest
+//!     ask       Engine       -> does it hold the pin? then report
+//!     plan      Image        -> Plan          what the store lacks; plain data
+//!     fetch     Plan         -> blobs         stream, hash, compare, sync, name
+//!     load      Image        -> the engine    hashed again on the way out
+//!     prove     Engine, Pin  -> proof
+//!     report
+//!
+//! Always true: an image is reported as held only after the engine was asked and showed it, whatever it
+//! answered to the load.
+
+use crate::engine::proof::{self, Proof, Standing};
+use crate::engine::{Engine, EngineError, Shown};
+use crate::oci::{Image, Platform};
+use crate::pin::Pin;
+use crate::plan::Plan;
+use crate::pull::{Cache, Platforms, PullError, Pulled, TagNow, Unpinned, Want};
+use crate::reference::{Name, Reference, Repository};
+use crate::store::{Store, StoreError};
+
+/// An image that an engine is to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// What it is asked for by.
+    pub reference: Reference,
+    /// The name it is to bear.
+    pub name: Name,
+    /// For which platform; the engine's if not said.
+    pub platform: Option<Platform>,
+    /// Other repositories that may have it.
+    pub from: Vec<Repository>,
+    /// What to do when there is no digest, or the digest cannot be had.
+    pub unpinned: Unpinned,
+}
+
+/// What became of an image in an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What was pinned, with every identity.
+    pub pin: Pin,
+    /// What was done.
+    pub done: Done,
+    /// How it was proved that the engine holds it.
+    pub proof: Proof,
+    /// A reference that works offline in this very engine.
+    pub usable: String,
+    /// How many bytes came over the network.
+    pub fetched: u64,
+    /// How many bytes were sent to the engine.
+    pub sent: u64,
+    /// What the tag points to now, where a registry was asked.
+    pub tag_now: Option<TagNow>,
+}
+
+/// What was done to an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing: it held the image.
+    Held,
+    /// The image was loaded; the name was free.
+    Loaded,
+    /// The image was loaded; the name was that of another image, or of an incomplete one.
+    Replaced(Box<Shown>),
+}
+
+/// How an engine stands to a pin, and what it shows under the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The pin that was compared.
+    pub pin: Pin,
+    /// What came of it.
+    pub standing: Standing,
+    /// What the engine shows under that name, if anything.
+    pub shown: Option<Shown>,
+    /// The pin that the engine's image answers to, where it is another one of this store's.
+    pub mistaken_for: Option<Box<Pin>>,
+    /// A reference that works offline in this very engine, when it holds the pin.
+    pub usable: Option<String>,
+}
+
+/// What `ensure` would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// How the engine stands to the image now; `None` where nothing is pinned yet, so nothing can be compared.
+    pub checked: Option<Checked>,
+    /// The image and what the store lacks of it; `None` when the engine holds it already.
+    pub image: Option<(Box<Image>, Plan)>,
+}
+
+/// An image did not get into an engine, or could not be proved to be there.
+#[derive(Debug, thiserror::Error)]
+pub enum EnsureError {
+    /// It did not get into the store.
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The engine answered that it loaded the image, and does not have it.
+    #[error("{engine} loaded {name} but does not hold what was pinned")]
+    NotProved {
+        /// The engine.
+        engine: String,
+        /// The name.
+        name: Name,
+        /// The pin.
+        pin: Box<Pin>,
+        /// What the engine shows under the name.
+        found: Option<Box<Shown>>,
+    },
+    /// There is no pin to compare with.
+    #[error("{reference} is not in the store, so there is nothing to compare with")]
+    NotPinned {
+        /// The reference.
+        reference: Reference,
+        /// The platform that was looked for.
+        platform: Platform,
+        /// Platforms of it that are pinned.
+        offered: Vec<Platform>,
+    },
+}
+
+type Result<T> = std::result::Result<T, EnsureError>;
+
+impl Cache<'_> {
+    /// Makes sure that the engine holds the image under its name: pulls what is missing, loads what the engine
+    /// lacks, and proves it.
+    pub async fn ensure(&self, wish: &Wish, engine: &dyn Engine) -> Result<Report> {
+        let platform = wish.platform.as_ref().unwrap_or(&engine.about().platform);
+        let known = self.known(&wish.reference, &wish.name, platform)?;
+        if let Some(pin) = &known {
+            let checked = self.ask(pin, engine).await?;
+            if let Standing::Held(proof) = checked.standing {
+                return Ok(report(pin.clone(), Done::Held, proof, checked.usable, None));
+            }
+        }
+        let pulled = self.pull(&want(wish, platform, known.as_ref())).await?;
+        let (pin, image) = one(&pulled);
+        let before = self.ask(pin, engine).await?;
+        if let Standing::Held(proof) = before.standing {
+            return Ok(report(pin.clone(), Done::Held, proof, before.usable, Some((&pulled, 0))));
+        }
+        let sent = self.load_healing(wish, pin, image, engine).await?;
+        let after = self.ask(pin, engine).await?;
+        let Standing::Held(proof) = after.standing else { return Err(not_proved(engine, pin, after)) };
+        let done = before.shown.map_or(Done::Loaded, |shown| Done::Replaced(Box::new(shown)));
+        Ok(report(pin.clone(), done, proof, after.usable, Some((&pulled, sent))))
+    }
+
+    /// What [`Cache::ensure`] would do, without doing it.
+    pub async fn intend(&self, wish: &Wish, engine: &dyn Engine) -> Result<Intent> {
+        let platform = wish.platform.as_ref().unwrap_or(&engine.about().platform);
+        let known = self.known(&wish.reference, &wish.name, platform)?;
+        let checked = match &known {
+            Some(pin) => Some(self.ask(pin, engine).await?),
+            None => None,
+        };
+        if let Some(Checked { standing: Standing::Held(_), .. }) = checked {
+            return Ok(Intent { checked, image: None });
+        }
+        let (images, plan) = self.plan(&want(wish, platform, known.as_ref())).await?;
+        Ok(Intent { checked, image: images.into_iter().next().map(|image| (Box::new(image), plan)) })
+    }
+
+    /// Asks whether the engine holds what is pinned. Changes nothing and needs no network.
+    pub async fn check(&self, reference: &Reference, name: &Name, platform: Option<&Platform>, engine: &dyn Engine) -> Result<Checked> {
+        let platform = platform.unwrap_or(&engine.about().platform);
+        match self.known(reference, name, platform)? {
+            Some(pin) => self.ask(&pin, engine).await,
+            None => {
+                let offered = self.store.find(reference, None)?.into_iter().map(|p| p.platform).collect();
+                Err(EnsureError::NotPinned { reference: reference.clone(), platform: platform.clone(), offered })
+            }
+        }
+    }
+
+    async fn ask(&self, pin: &Pin, engine: &dyn Engine) -> Result<Checked> {
+        let shown = engine.inspect(&pin.name).await?;
+        let mut standing = proof::prove(pin, shown.as_ref(), None);
+        if standing == Standing::Another {
+            // Only now is the config read: an engine may have rewritten the manifest and kept the content.
+            let config = self.store.document(&pin.image_id())?;
+            standing = proof::prove(pin, shown.as_ref(), config.as_ref());
+        }
+        let mistaken_for = match (&standing, &shown) {
+            (Standing::Another, Some(shown)) => pinned_as(self.store, pin, shown)?.map(Box::new),
+            _ => None,
+        };
+        let usable = match (&standing, &shown) {
+            (Standing::Held(_), Some(shown)) => Some(engine.usable(pin, shown)),
+            _ => None,
+        };
+        Ok(Checked { pin: pin.clone(), standing, shown, mistaken_for, usable })
+    }
+
+    /// Loads the image. A blob that turns out damaged on its way out was set aside by then: with a network it is fetched
+    /// again, and the load tried once more.
+    async fn load_healing(&self, wish: &Wish, pin: &Pin, image: &Image, engine: &dyn Engine) -> Result<u64> {
+        let first = engine.load(self.store, image, &pin.name, self.tell).await;
+        match first {
+            Err(error) if error.damaged().is_some() && self.upstream.is_some() => {
+                self.pull(&want(wish, &pin.platform, Some(pin))).await?;
+                Ok(engine.load(self.store, image, &pin.name, self.tell).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+/// The wish as a pull understands it; a pin that is known already is not asked for again by its tag.
+fn want(wish: &Wish, platform: &Platform, known: Option<&Pin>) -> Want {
+    let reference = match (wish.reference.digest(), known) {
+        (None, Some(pin)) => wish.reference.pinned_to(pin.root.digest),
+        _ => wish.reference.clone(),
+    };
+    let platforms = Platforms::These(vec![platform.clone()]);
+    Want { reference, name: wish.name.clone(), platforms, from: wish.from.clone(), unpinned: wish.unpinned }
+}
+
+fn one(pulled: &Pulled) -> (&Pin, &Image) {
+    (&pulled.pins[0], &pulled.images[0])
+}
+
+/// The pin that what an engine shows answers to: another digest under the same tag, or another platform.
+fn pinned_as(store: &Store, not: &Pin, shown: &Shown) -> Result<Option<Pin>> {
+    let others = store.find(&not.name.to_reference(), None)?;
+    Ok(others.into_iter().find(|pin| matches!(proof::prove(pin, Some(shown), None), Standing::Held(_))))
+}
+
+fn not_proved(engine: &dyn Engine, pin: &Pin, after: Checked) -> EnsureError {
+    let engine = engine.about().kind.to_string();
+    EnsureError::NotProved { engine, name: pin.name.clone(), pin: Box::new(pin.clone()), found: after.shown.map(Box::new) }
+}
+
+fn report(pin: Pin, done: Done, proof: Proof, usable: Option<String>, pulled: Option<(&Pulled, u64)>) -> Report {
+    let usable = usable.unwrap_or_else(|| pin.name.to_string());
+    let (fetched, sent, tag_now) = pulled.map_or((0, 0, None), |(pulled, sent)| (pulled.fetched, sent, pulled.tag_now));
+    Report { pin, done, proof, usable, fetched, sent, tag_now }
+}

@@ -1,0 +1,206 @@
+//! Blobs from the network into the store: the one seam between the two.
+//!
+//! A blob's bytes go through a bounded channel to a blocking writer, which hashes, writes and commits. Several blobs are
+//! on their way at once. What a failure leaves is a part that the next run continues; see [`crate::store`].
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures_util::stream::{StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
+
+use crate::digest::{Digest, Mismatch, Verified};
+use crate::event::{Event, Tell};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, DocumentError};
+use crate::plan::Plan;
+use crate::pull::{Cache, PullError, Want};
+use crate::reference::Repository;
+use crate::store::{Ingest, Store, StoreError};
+use crate::upstream::{Upstream, UpstreamError};
+
+/// How many blobs are fetched at once.
+const AT_ONCE: usize = 4;
+
+/// How many pieces of a blob may wait for its writer.
+const WAITING: usize = 4;
+
+type Result<T> = std::result::Result<T, PullError>;
+
+/// Where blobs are asked for: the repository that gave the manifest first, then the others.
+pub(crate) struct Sources<'a> {
+    pub(crate) upstream: Option<&'a Upstream>,
+    pub(crate) repositories: Vec<&'a Repository>,
+}
+
+/// How one try to fetch a blob ended.
+enum Outcome {
+    Kept,
+    Cut(UpstreamError),
+    Wrong(Mismatch),
+}
+
+/// Runs a blocking piece of the store's work beside the async main line.
+pub(crate) async fn blocking<T: Send + 'static>(
+    store: &Store,
+    work: impl FnOnce(&Store) -> std::result::Result<T, StoreError> + Send + 'static,
+) -> std::result::Result<T, StoreError> {
+    let store = store.clone();
+    tokio::task::spawn_blocking(move || work(&store)).await.expect("the store's work does not panic and is not aborted")
+}
+
+/// Fetches all that the plan says is missing; documents that were read already are only kept. Returns the bytes of blobs that came.
+pub(crate) async fn all(
+    cache: &Cache<'_>,
+    want: &Want,
+    plan: &Plan,
+    documents: BTreeMap<Digest, Verified>,
+    sources: &Sources<'_>,
+) -> Result<u64> {
+    let mut fetched = 0;
+    let (small, large): (Vec<_>, Vec<_>) = plan.missing.iter().partition(|b| documents.contains_key(&b.digest));
+    let mut blobs = futures_util::stream::iter(large).map(|blob| one(cache, want, blob, sources)).buffer_unordered(AT_ONCE);
+    while let Some(bytes) = blobs.try_next().await? {
+        fetched += bytes;
+    }
+    for blob in small {
+        let document = documents[&blob.digest].clone();
+        fetched += document.size();
+        blocking(cache.store, move |store| store.put(&document)).await?;
+    }
+    Ok(fetched)
+}
+
+/// A manifest or config into memory.
+pub(crate) async fn document(want: &Want, of: &Descriptor, part: &'static str, sources: &Sources<'_>, tell: &Tell<'_>) -> Result<Verified> {
+    let mut failed = None;
+    for repository in &sources.repositories {
+        let Some(upstream) = sources.upstream else { break };
+        match whole(upstream, repository, of, tell).await {
+            Ok(bytes) => return compared(want, of, part, bytes, repository),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    let reference = want.reference.clone();
+    match failed {
+        Some(source) => Err(PullError::Blob { part, reference, source }),
+        None => Err(PullError::Incomplete { reference, present: 0, missing: vec![of.clone()] }),
+    }
+}
+
+async fn whole(
+    upstream: &Upstream,
+    repository: &Repository,
+    of: &Descriptor,
+    tell: &Tell<'_>,
+) -> std::result::Result<Vec<u8>, UpstreamError> {
+    if crate::oci::MANIFEST_TYPES.contains(&of.media_type.as_str()) {
+        let found = upstream.manifest(repository, crate::upstream::At::Digest(of.digest), tell).await?;
+        return Ok(found.bytes.bytes().to_vec());
+    }
+    let mut bytes = Vec::new();
+    let mut stream = upstream.blob(repository, of, 0, tell).await?;
+    while let Some(chunk) = stream.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn compared(want: &Want, of: &Descriptor, part: &'static str, bytes: Vec<u8>, from: &Repository) -> Result<Verified> {
+    let reference = want.reference.clone();
+    if of.size > DOCUMENT_LIMIT {
+        let source = DocumentError::TooLarge { digest: of.digest, size: of.size, limit: DOCUMENT_LIMIT };
+        return Err(PullError::Document { reference, source });
+    }
+    let found_size = bytes.len() as u64;
+    let wrong = match Verified::compare(bytes, &of.digest) {
+        Ok(document) if document.size() == of.size => return Ok(document),
+        Ok(document) => Mismatch { expected: of.digest, expected_size: of.size, found: document.digest(), found_size },
+        Err(wrong) => Mismatch { expected_size: of.size, ..wrong },
+    };
+    Err(PullError::Mismatch { part, reference, source: wrong, from: from.clone() })
+}
+
+/// One blob, from the first source that gives it. Content that turns out wrong is fetched once more from its beginning:
+/// it may have been continued from a part, or flipped on the way.
+async fn one(cache: &Cache<'_>, want: &Want, blob: &Descriptor, sources: &Sources<'_>) -> Result<u64> {
+    let (mut fetched, mut failed, mut mismatched) = (0, None, false);
+    let mut repositories = sources.repositories.iter();
+    let mut repository = repositories.next();
+    while let (Some(upstream), Some(from)) = (sources.upstream, repository) {
+        match attempt(cache, upstream, from, blob, &mut fetched).await? {
+            Outcome::Kept => {
+                (cache.tell)(Event::BlobFinished { digest: blob.digest });
+                return Ok(fetched);
+            }
+            Outcome::Wrong(_) if !mismatched => {
+                mismatched = true;
+                (cache.tell)(Event::BlobRestarted { digest: blob.digest });
+            }
+            Outcome::Wrong(source) => {
+                let reference = want.reference.clone();
+                return Err(PullError::Mismatch { part: "layer", reference, source, from: (*from).clone() });
+            }
+            Outcome::Cut(error) => {
+                failed = failed.or(Some(error));
+                repository = repositories.next();
+            }
+        }
+    }
+    let reference = want.reference.clone();
+    match failed {
+        Some(source) => Err(PullError::Blob { part: "layer", reference, source }),
+        None => Err(PullError::Incomplete { reference, present: 0, missing: vec![blob.clone()] }),
+    }
+}
+
+async fn attempt(cache: &Cache<'_>, upstream: &Upstream, from: &Repository, blob: &Descriptor, fetched: &mut u64) -> Result<Outcome> {
+    let wanted = blob.clone();
+    let Some(ingest) = blocking(cache.store, move |store| store.ingest(&wanted)).await? else { return Ok(Outcome::Kept) };
+    let resumed = ingest.offset();
+    (cache.tell)(Event::BlobStarted { digest: blob.digest, size: blob.size, resumed });
+    let (send, receive) = mpsc::channel(WAITING);
+    let writer = tokio::task::spawn_blocking(move || write(ingest, receive));
+    let came = transfer(cache, upstream, from, blob, resumed, send, fetched).await;
+    // The sender is gone by now, so the writer ends; its own error is the reason if it ended first.
+    let ingest = writer.await.expect("the writer does not panic and is not aborted")?;
+    if let Err(error) = came {
+        return Ok(Outcome::Cut(error));
+    }
+    match blocking(cache.store, move |_| ingest.commit()).await {
+        Ok(()) => Ok(Outcome::Kept),
+        Err(StoreError::Mismatch { source, .. }) => Ok(Outcome::Wrong(source)),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Moves the bytes from the network to the writer; ends early, and well, when the writer has ended.
+async fn transfer(
+    cache: &Cache<'_>,
+    upstream: &Upstream,
+    from: &Repository,
+    blob: &Descriptor,
+    offset: u64,
+    send: mpsc::Sender<Bytes>,
+    fetched: &mut u64,
+) -> std::result::Result<(), UpstreamError> {
+    if offset == blob.size {
+        return Ok(());
+    }
+    let mut stream = upstream.blob(from, blob, offset, cache.tell).await?;
+    while let Some(chunk) = stream.chunk().await? {
+        let bytes = chunk.len() as u64;
+        *fetched += bytes;
+        (cache.tell)(Event::BlobProgress { digest: blob.digest, bytes });
+        if send.send(chunk).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn write(mut ingest: Ingest, mut receive: mpsc::Receiver<Bytes>) -> std::result::Result<Ingest, StoreError> {
+    while let Some(bytes) = receive.blocking_recv() {
+        ingest.write(&bytes)?;
+    }
+    Ok(ingest)
+}

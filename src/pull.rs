@@ -1,0 +1,445 @@
+//! From a registry into the store: resolve, describe, plan, fetch, pin.
+//!
+//! Joins the store, which knows no network, and the upstream, which knows no disk. Always true: a pin is written
+//! only after every blob that it needs has its name in the store, and no request is made for what is there.
+
+use std::collections::BTreeMap;
+
+use crate::digest::{Digest, Verified};
+use crate::event::{Event, Tell};
+use crate::fetch::{self, Sources};
+use crate::oci::{Config, Descriptor, Document, DocumentError, Image, Manifest, Platform};
+use crate::pin::Pin;
+use crate::plan::Plan;
+use crate::reference::{Name, Reference, Repository};
+use crate::store::{Store, StoreError};
+use crate::upstream::{At, Found, Upstream, UpstreamError};
+
+/// What the main line works with: where images are kept, who may be asked, who is told. Nothing else.
+#[derive(Clone, Copy)]
+pub struct Cache<'a> {
+    /// Where images are kept.
+    pub store: &'a Store,
+    /// The door to the registries; `None` is offline.
+    pub upstream: Option<&'a Upstream>,
+    /// Who is told what happens.
+    pub tell: &'a Tell<'a>,
+}
+
+/// An image that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Want {
+    /// What it is asked for by.
+    pub reference: Reference,
+    /// The name it is to bear.
+    pub name: Name,
+    /// For which platforms.
+    pub platforms: Platforms,
+    /// Other repositories that may have it, asked in order when its own does not give it.
+    pub from: Vec<Repository>,
+    /// What to do when there is no digest, or the digest cannot be had.
+    pub unpinned: Unpinned,
+}
+
+/// The platforms an image is wanted for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Platforms {
+    /// These.
+    These(Vec<Platform>),
+    /// All that its index lists.
+    All,
+}
+
+/// What to do about references that are not pinned, or whose pin cannot be met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpinned {
+    /// A tag is resolved and pinned; a digest must be met.
+    Resolve,
+    /// A reference without a digest is refused.
+    Refuse,
+    /// As `Resolve`, and when a digest cannot be had anywhere, what the tag means now is taken and marked.
+    Allow,
+}
+
+/// What a pull brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// One pin for each platform.
+    pub pins: Vec<Pin>,
+    /// The images, in the order of the pins.
+    pub images: Vec<Image>,
+    /// What the store lacked before.
+    pub plan: Plan,
+    /// How many bytes came over the network for blobs.
+    pub fetched: u64,
+    /// What the tag points to now, where a registry was asked for a tag and a digest.
+    pub tag_now: Option<TagNow>,
+}
+
+/// What a registry says of a tag whose image was asked for by digest. A fact, not an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TagNow {
+    /// It still points to that digest.
+    Same,
+    /// It points to another one.
+    Moved(Digest),
+    /// It is gone.
+    Gone,
+}
+
+/// An image did not get into the store.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// A reference has no digest, and only pinned ones are allowed.
+    #[error("{reference} has no digest, and only pinned references are allowed")]
+    NotPinned {
+        /// The reference.
+        reference: Reference,
+    },
+    /// Nothing of it is in the store, and no registry may be asked.
+    #[error("{reference} is not in the store, and the network is off")]
+    NotInStore {
+        /// The reference.
+        reference: Reference,
+        /// Platforms of it that are in the store.
+        offered: Vec<Platform>,
+    },
+    /// A part of it is in the store, and no registry may be asked.
+    #[error("{reference} is not complete in the store, and the network is off")]
+    Incomplete {
+        /// The reference.
+        reference: Reference,
+        /// How many of its blobs are there.
+        present: usize,
+        /// The blobs that are not.
+        missing: Vec<Descriptor>,
+    },
+    /// No source gave it.
+    #[error("{reference} could not be had from {}", places(.tried))]
+    Unavailable {
+        /// The reference.
+        reference: Reference,
+        /// Who was asked, in order, and what came of it; never empty.
+        tried: Vec<(Repository, UpstreamError)>,
+    },
+    /// It is not offered for the platform that was asked for.
+    #[error("{reference} is not offered for {wanted}")]
+    NoSuchPlatform {
+        /// The reference.
+        reference: Reference,
+        /// The platform that was asked for.
+        wanted: Platform,
+        /// The platforms on offer.
+        offered: Vec<Platform>,
+    },
+    /// Its config names another platform than its index, or than was asked for.
+    #[error("an image of {reference} is for another platform than its index says")]
+    WrongPlatform {
+        /// The reference.
+        reference: Reference,
+        /// The manifest.
+        manifest: Digest,
+        /// The platform that was asked for.
+        wanted: Platform,
+        /// The platform in the config.
+        found: Platform,
+    },
+    /// One of its documents is not what larder can keep.
+    #[error("{reference} is not an image that larder can keep")]
+    Document {
+        /// The reference.
+        reference: Reference,
+        /// What is wrong.
+        source: DocumentError,
+    },
+    /// A blob did not come.
+    #[error("a {part} of {reference} could not be fetched")]
+    Blob {
+        /// Config or layer.
+        part: &'static str,
+        /// The reference.
+        reference: Reference,
+        /// What happened.
+        source: UpstreamError,
+    },
+    /// A blob came, but not with the content that was asked for.
+    #[error("a {part} of {reference} failed verification and was thrown away")]
+    Mismatch {
+        /// Config or layer.
+        part: &'static str,
+        /// The reference.
+        reference: Reference,
+        /// What came.
+        source: crate::digest::Mismatch,
+        /// The repository it came from.
+        from: Repository,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn places(tried: &[(Repository, UpstreamError)]) -> String {
+    tried.iter().map(|(repository, _)| repository.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+type Result<T> = std::result::Result<T, PullError>;
+
+/// What a reference turned out to mean.
+struct Root {
+    document: Document,
+    descriptor: Descriptor,
+    /// The repository that gave it; `None` when it was in the store.
+    from: Option<Repository>,
+    pin_not_met: bool,
+}
+
+/// The images of a root, and the documents that were read on the way: they go into the store with the blobs.
+struct Described {
+    images: Vec<Image>,
+    documents: BTreeMap<Digest, Verified>,
+}
+
+impl Cache<'_> {
+    /// Brings an image into the store and pins it. Asks no registry for what is there, if the reference has a digest.
+    pub async fn pull(&self, want: &Want) -> Result<Pulled> {
+        let _counted_on = fetch::blocking(self.store, Store::share).await?;
+        let mut documents = BTreeMap::new();
+        let root = self.resolve(want, &mut documents).await?;
+        let sources = self.sources(want, &root);
+        let Described { images, documents } = self.describe(want, &root, &sources, documents).await?;
+        let plan = Plan::new(&images, self.store);
+        self.complete_or_online(want, &plan)?;
+        self.store.room_for(plan.missing_bytes())?;
+        (self.tell)(Event::Fetching { reference: want.reference.clone(), blobs: plan.missing.len(), bytes: plan.missing_bytes() });
+        let fetching = fetch::all(self, want, &plan, documents, &sources);
+        let (fetched, tag_now) = futures_util::future::try_join(fetching, self.tag_now(want, &root)).await?;
+        let pins = self.pin(want, &root, &images).await?;
+        Ok(Pulled { pins, images, plan, fetched, tag_now })
+    }
+
+    /// What [`Cache::pull`] would do: the images and what the store lacks of them. Asks registries for manifests and
+    /// configs that the store lacks, and writes nothing.
+    pub async fn plan(&self, want: &Want) -> Result<(Vec<Image>, Plan)> {
+        let mut documents = BTreeMap::new();
+        let root = self.resolve(want, &mut documents).await?;
+        let sources = self.sources(want, &root);
+        let images = self.describe(want, &root, &sources, documents).await?.images;
+        let plan = Plan::new(&images, self.store);
+        Ok((images, plan))
+    }
+
+    /// The newest pin that answers to a reference for a platform. Only the store is asked.
+    pub fn known(&self, reference: &Reference, name: &Name, platform: &Platform) -> Result<Option<Pin>> {
+        let asked = match reference.digest() {
+            Some(digest) => name.pinned_to(digest),
+            None => name.to_reference(),
+        };
+        let pins = self.store.find(&asked, None)?;
+        let ranked = pins.into_iter().filter_map(|pin| Some((platform.rank(&pin.platform)?, pin)));
+        Ok(ranked.min_by_key(|(rank, _)| *rank).map(|(_, pin)| pin))
+    }
+
+    async fn resolve(&self, want: &Want, documents: &mut BTreeMap<Digest, Verified>) -> Result<Root> {
+        let reference = &want.reference;
+        if let Some(digest) = reference.digest() {
+            if let Some(bytes) = self.kept(&digest)? {
+                return root(reference, bytes, None, None, documents);
+            }
+        } else if want.unpinned == Unpinned::Refuse {
+            return Err(PullError::NotPinned { reference: reference.clone() });
+        }
+        let Some(upstream) = self.upstream else { return Err(self.not_in_store(want)?) };
+        (self.tell)(Event::Resolving { reference: reference.clone() });
+        let at = reference.digest().map_or(At::Tag(reference.tag_or_latest()), At::Digest);
+        let mut tried = Vec::new();
+        for repository in std::iter::once(reference.repository()).chain(&want.from) {
+            match upstream.manifest(repository, at, self.tell).await {
+                Ok(found) => return root(reference, found.bytes, found.media_type, Some(repository), documents),
+                Err(error) => tried.push((repository.clone(), error)),
+            }
+        }
+        match self.unmet(want, upstream).await {
+            Some(found) => {
+                let root = root(reference, found.bytes, found.media_type, Some(reference.repository()), documents)?;
+                Ok(Root { pin_not_met: true, ..root })
+            }
+            None => Err(PullError::Unavailable { reference: reference.clone(), tried }),
+        }
+    }
+
+    /// What the tag means now, where the digest could not be had and that is allowed.
+    async fn unmet(&self, want: &Want, upstream: &Upstream) -> Option<Found> {
+        let (Unpinned::Allow, Some(_), Some(tag)) = (want.unpinned, want.reference.digest(), want.reference.tag()) else { return None };
+        upstream.manifest(want.reference.repository(), At::Tag(tag), self.tell).await.ok()
+    }
+
+    fn sources<'w>(&'w self, want: &'w Want, root: &'w Root) -> Sources<'w> {
+        let first = root.from.as_ref().unwrap_or(want.reference.repository());
+        let own = want.reference.repository();
+        let mut repositories = vec![first];
+        repositories.extend(std::iter::once(own).chain(&want.from).filter(|r| *r != first));
+        Sources { upstream: self.upstream, repositories }
+    }
+
+    async fn describe(
+        &self,
+        want: &Want,
+        root: &Root,
+        sources: &Sources<'_>,
+        mut documents: BTreeMap<Digest, Verified>,
+    ) -> Result<Described> {
+        let mut images: Vec<Image> = Vec::new();
+        for (platform, descriptor) in select(want, root)? {
+            if images.iter().any(|i| i.manifest.digest == descriptor.digest) {
+                continue;
+            }
+            let image = self.image(want, root, descriptor, platform.as_ref(), sources, &mut documents).await?;
+            images.push(image);
+        }
+        Ok(Described { images, documents })
+    }
+
+    async fn image(
+        &self,
+        want: &Want,
+        root: &Root,
+        descriptor: Descriptor,
+        wanted: Option<&Platform>,
+        sources: &Sources<'_>,
+        documents: &mut BTreeMap<Digest, Verified>,
+    ) -> Result<Image> {
+        let wrong = |source| PullError::Document { reference: want.reference.clone(), source };
+        let (descriptor, parts) = match &root.document {
+            Document::Manifest(parts) => (descriptor, parts.clone()),
+            Document::Index(_) => {
+                let bytes = self.document(want, &descriptor, "manifest", sources).await?;
+                let parsed = Document::parse(&bytes, Some(&descriptor.media_type)).map_err(wrong)?;
+                documents.insert(bytes.digest(), bytes);
+                (descriptor, one_manifest(parsed).map_err(wrong)?)
+            }
+        };
+        let config = self.document(want, &parts.config, "config", sources).await?;
+        let read = Config::parse(&config).map_err(wrong)?;
+        documents.insert(config.digest(), config);
+        if let Some(wanted) = wanted
+            && wanted.rank(&read.platform).is_none()
+        {
+            return Err(other_platform(want, root, &descriptor, wanted, read.platform));
+        }
+        Image::new(root.descriptor.clone(), descriptor, parts, read).map_err(wrong)
+    }
+
+    /// A manifest or config, from the store or else from a registry.
+    async fn document(&self, want: &Want, of: &Descriptor, part: &'static str, sources: &Sources<'_>) -> Result<Verified> {
+        if let Some(bytes) = self.kept(&of.digest)? {
+            return Ok(bytes);
+        }
+        if self.upstream.is_none() {
+            return Err(PullError::Incomplete { reference: want.reference.clone(), present: 0, missing: vec![of.clone()] });
+        }
+        fetch::document(want, of, part, sources, self.tell).await
+    }
+
+    /// A document in the store. One that is damaged is as good as missing when it can be fetched again.
+    fn kept(&self, digest: &Digest) -> Result<Option<Verified>> {
+        match self.store.document(digest) {
+            Err(StoreError::Damaged { .. }) if self.upstream.is_some() => Ok(None),
+            other => Ok(other?),
+        }
+    }
+
+    fn complete_or_online(&self, want: &Want, plan: &Plan) -> Result<()> {
+        if plan.missing.is_empty() || self.upstream.is_some() {
+            return Ok(());
+        }
+        Err(PullError::Incomplete { reference: want.reference.clone(), present: plan.present, missing: plan.missing.clone() })
+    }
+
+    fn not_in_store(&self, want: &Want) -> Result<PullError> {
+        let pins = self.store.find(&want.reference, None)?;
+        Ok(PullError::NotInStore { reference: want.reference.clone(), offered: pins.into_iter().map(|p| p.platform).collect() })
+    }
+
+    /// What the tag points to now, asked only where a registry was asked for the digest anyway. No answer is no news.
+    async fn tag_now(&self, want: &Want, root: &Root) -> Result<Option<TagNow>> {
+        let (Some(upstream), Some(from), Some(digest), Some(tag)) =
+            (self.upstream, &root.from, want.reference.digest(), want.reference.tag())
+        else {
+            return Ok(None);
+        };
+        if from != want.reference.repository() {
+            return Ok(None);
+        }
+        Ok(upstream.head(from, tag).await.ok().map(|now| match now {
+            None => TagNow::Gone,
+            Some(now) if now == digest => TagNow::Same,
+            Some(now) => TagNow::Moved(now),
+        }))
+    }
+
+    /// Pins the images, unless the newest pins of the name say the same.
+    async fn pin(&self, want: &Want, root: &Root, images: &[Image]) -> Result<Vec<Pin>> {
+        let mut pins = Vec::new();
+        for image in images {
+            let from = root.from.as_ref().map(ToString::to_string);
+            let pin = Pin { pin_not_met: root.pin_not_met, ..Pin::new(want.reference.clone(), want.name.clone(), image, from) };
+            let newest = self.store.find(&want.name.to_reference(), Some(&pin.platform))?.into_iter().next();
+            match newest {
+                Some(known) if known.says_the_same(&pin) => pins.push(known),
+                _ => {
+                    let kept = pin.clone();
+                    fetch::blocking(self.store, move |store| store.pin(&kept)).await?;
+                    pins.push(pin);
+                }
+            }
+        }
+        Ok(pins)
+    }
+}
+
+fn root(
+    reference: &Reference,
+    bytes: Verified,
+    media_type: Option<String>,
+    from: Option<&Repository>,
+    documents: &mut BTreeMap<Digest, Verified>,
+) -> Result<Root> {
+    let parsed = Document::parse(&bytes, media_type.as_deref());
+    let (document, descriptor) = parsed.map_err(|source| PullError::Document { reference: reference.clone(), source })?;
+    documents.insert(bytes.digest(), bytes);
+    Ok(Root { document, descriptor, from: from.cloned(), pin_not_met: false })
+}
+
+fn one_manifest((document, descriptor): (Document, Descriptor)) -> std::result::Result<Manifest, DocumentError> {
+    match document {
+        Document::Manifest(parts) => Ok(parts),
+        Document::Index(_) => Err(DocumentError::Nested { digest: descriptor.digest }),
+    }
+}
+
+/// The manifests that are wanted, and the platform that each is wanted for.
+fn select(want: &Want, root: &Root) -> Result<Vec<(Option<Platform>, Descriptor)>> {
+    match (&root.document, &want.platforms) {
+        (Document::Index(index), Platforms::All) => Ok(index.manifests.clone()),
+        (Document::Manifest(_), Platforms::All) => Ok(vec![(None, root.descriptor.clone())]),
+        (Document::Index(index), Platforms::These(platforms)) => {
+            let one = |wanted: &Platform| {
+                let found = index.select(wanted).cloned().map(|d| (Some(wanted.clone()), d));
+                found.map_err(|offered| PullError::NoSuchPlatform { reference: want.reference.clone(), wanted: wanted.clone(), offered })
+            };
+            platforms.iter().map(one).collect()
+        }
+        (Document::Manifest(_), Platforms::These(platforms)) => {
+            Ok(platforms.iter().map(|wanted| (Some(wanted.clone()), root.descriptor.clone())).collect())
+        }
+    }
+}
+
+fn other_platform(want: &Want, root: &Root, manifest: &Descriptor, wanted: &Platform, found: Platform) -> PullError {
+    let (reference, wanted) = (want.reference.clone(), wanted.clone());
+    match root.document {
+        Document::Manifest(_) => PullError::NoSuchPlatform { reference, wanted, offered: vec![found] },
+        Document::Index(_) => PullError::WrongPlatform { reference, manifest: manifest.digest, wanted, found },
+    }
+}
