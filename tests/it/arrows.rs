@@ -26,7 +26,7 @@ const PLAN: &[(&str, &[&str])] = &[
     ("cli", &["digest", "engine", "ensure", "event", "oci", "pin", "plan", "pull", "reference", "store", "upstream"]),
 ];
 
-/// A file that is longer has a seam in it. Unit tests do not count.
+/// A file with more lines of code has a seam in it. Comments and unit tests do not count.
 const LINES: usize = 400;
 
 /// How many crates `Cargo.lock` may name. Whoever raises it says here what for.
@@ -80,9 +80,9 @@ fn files_are_short_and_safe() {
     let mut wrong = Vec::new();
     for folder in ["src", "tests", "xtask/src"] {
         for (path, code) in sources(folder) {
-            let lines = without_unit_tests(&code).lines().count();
+            let lines = without_unit_tests(&code).lines().filter(|line| !line.trim().is_empty()).count();
             if lines > LINES {
-                wrong.push(format!("{} has {lines} lines, more than {LINES}", path.display()));
+                wrong.push(format!("{} has {lines} lines of code, more than {LINES}", path.display()));
             }
             if words(&code).any(|word| word == "unsafe") {
                 wrong.push(format!("{} has unsafe code", path.display()));
