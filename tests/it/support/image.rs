@@ -314,7 +314,8 @@ fn listed(manifest: &Descriptor, platform: &Value, annotations: &Value) -> Value
 fn attestation(of: &Descriptor, blobs: &mut Blobs) -> Descriptor {
     let statement = json!({ "_type": "https://in-toto.io/Statement/v0.1", "subject": [{ "digest": { "sha256": of.digest.hex() } }] });
     let statement = blobs.put_json("application/vnd.in-toto+json", &statement);
-    let config = json!({ "architecture": "unknown", "os": "unknown", "config": {}, "rootfs": { "type": "layers", "diff_ids": [statement.digest] } });
+    let config =
+        json!({ "architecture": "unknown", "os": "unknown", "config": {}, "rootfs": { "type": "layers", "diff_ids": [statement.digest] } });
     let config = blobs.put_json(Media::Oci.config(), &config);
     let manifest = json!({ "schemaVersion": 2, "mediaType": Media::Oci.manifest(), "config": config, "layers": [statement] });
     blobs.put_json(Media::Oci.manifest(), &manifest)
@@ -426,7 +427,9 @@ mod tests {
                 assert_eq!(index.manifests.len(), 2, "attestations are no images");
                 for p in &made.platforms {
                     assert_eq!(index.select(&p.platform).unwrap(), &p.manifest);
-                    let Document::Manifest(manifest) = Document::parse(&verified(&p.manifest), None).unwrap().0 else { panic!("no manifest") };
+                    let Document::Manifest(manifest) = Document::parse(&verified(&p.manifest), None).unwrap().0 else {
+                        panic!("no manifest")
+                    };
                     assert_eq!(manifest.layers, p.layers);
                     assert_eq!(manifest.layers.first(), manifest.layers.last());
                     assert_eq!(Config::parse(&verified(&manifest.config)).unwrap().diff_ids, p.diff_ids);

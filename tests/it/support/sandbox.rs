@@ -35,7 +35,8 @@ pub struct Output {
 impl Sandbox {
     /// A sandbox for the `larder` that was built with these tests.
     pub fn new() -> Sandbox {
-        let program = option_env!("CARGO_BIN_EXE_larder").expect("cargo names the command to integration tests");
+        // Cargo names it to integration tests only, and this file is also part of xtask.
+        let Some(program) = option_env!("CARGO_BIN_EXE_larder") else { panic!("no `larder` was built with this program") };
         Sandbox::of(program)
     }
 
@@ -121,10 +122,7 @@ impl Output {
     /// The objects on standard output, one for each line, as `--json` prints them.
     #[track_caller]
     pub fn json(&self) -> Vec<Value> {
-        self.stdout
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("`{line}` is no JSON: {e}\n{self}")))
-            .collect()
+        self.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("`{line}` is no JSON: {e}\n{self}"))).collect()
     }
 
     /// The only object on standard output.
