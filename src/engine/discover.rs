@@ -217,3 +217,115 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Engine
     };
     serde_json::from_slice(&text).map(Some).map_err(|source| EngineError::BadSettings { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(home: &Path) -> Environment {
+        Environment { home: Some(home.to_owned()), uid: 1000, root: "/r".into(), ..Environment::default() }
+    }
+
+    fn written(path: PathBuf, text: &str) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn with_context(folder: &Path, context: &str, host: &str) -> PathBuf {
+        let id = Digest::of(context.as_bytes()).hex();
+        written(
+            folder.join("contexts/meta").join(&id).join("meta.json"),
+            &format!(r#"{{"Name":"{context}","Endpoints":{{"docker":{{"Host":"{host}"}}}}}}"#),
+        );
+        folder.join("contexts/tls").join(&id)
+    }
+
+    fn addresses(choice: Choice, environment: &Environment) -> Vec<String> {
+        places(&choice, environment).into_iter().map(|f| f.place.address).collect()
+    }
+
+    fn only(found: Vec<Found>) -> Found {
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn the_usual_places_come_in_order() {
+        let at_home = environment(Path::new("/h"));
+        let docker = [
+            "unix:///r/var/run/docker.sock",
+            "unix:///r/run/user/1000/docker.sock",
+            "unix:///h/.docker/run/docker.sock",
+            "unix:///h/.docker/desktop/docker.sock",
+        ];
+        assert_eq!(addresses(Choice::Docker, &at_home), docker);
+        assert_eq!(addresses(Choice::Podman, &at_home), ["unix:///r/run/user/1000/podman/podman.sock"]);
+        assert_eq!(addresses(Choice::Auto, &at_home).len(), 5);
+        assert!(places(&Choice::Auto, &at_home).iter().all(|f| !f.set && f.address.is_ok()));
+        let root = Environment { uid: 0, xdg_runtime_dir: Some("/x".into()), ..at_home };
+        assert_eq!(addresses(Choice::Podman, &root), ["unix:///r/run/podman/podman.sock", "unix:///x/podman/podman.sock"]);
+        assert_eq!(addresses(Choice::Docker, &root)[1], "unix:///x/docker.sock");
+    }
+
+    #[test]
+    fn what_somebody_set_is_the_only_place() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join(".docker");
+        written(folder.join("config.json"), r#"{"auths":{},"currentContext":"work"}"#);
+        with_context(&folder, "work", "unix:///work.sock");
+        with_context(&folder, "other", "tcp://other:1");
+        let mut environment = environment(home.path());
+        let found = only(places(&Choice::Docker, &environment));
+        assert_eq!((found.place.address.as_str(), found.set), ("unix:///work.sock", true));
+        assert!(found.place.found_by.contains("`work`") && found.place.found_by.contains("config.json"), "{}", found.place.found_by);
+
+        environment.docker_context = Some("other".into());
+        assert_eq!(only(places(&Choice::Docker, &environment)).address.unwrap(), Address::Tcp("other".into(), 1));
+        environment.docker_host = Some("unix:///host.sock".into());
+        assert_eq!(addresses(Choice::Docker, &environment), ["unix:///host.sock"]);
+        environment.container_host = Some("tcp://[::1]:8080".into());
+        let podman = only(places(&Choice::Podman, &environment));
+        assert_eq!((podman.address.unwrap(), podman.set), (Address::Tcp("::1".into(), 8080), true));
+
+        (environment.docker_host, environment.docker_context) = (Some(String::new()), Some("default".into()));
+        assert_eq!(addresses(Choice::Docker, &environment).len(), 4, "the context `default` means the usual places");
+    }
+
+    #[test]
+    fn settings_that_lead_nowhere_are_errors() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("elsewhere");
+        let tls = with_context(&folder, "safe", "tcp://host:2376");
+        std::fs::create_dir_all(tls.join("docker")).unwrap();
+        with_context(&folder, "remote", "ssh://me@host");
+        let mut environment = Environment { docker_config: Some(folder.clone()), ..environment(home.path()) };
+        let mut fails = |host: Option<&str>, context: Option<&str>, tls: bool| {
+            environment.docker_host = host.map(str::to_owned);
+            environment.docker_context = context.map(str::to_owned);
+            environment.docker_tls = tls;
+            let found = only(places(&Choice::Docker, &environment));
+            assert!(found.set);
+            found.address.unwrap_err()
+        };
+        assert!(matches!(fails(None, Some("safe"), false), EngineError::Transport { transport: "TLS", .. }));
+        assert!(matches!(fails(None, Some("remote"), false), EngineError::Transport { transport: "ssh", .. }));
+        assert!(matches!(fails(None, Some("nowhere"), false), EngineError::NoContext { context, .. } if context == "nowhere"));
+        assert!(matches!(fails(Some("tcp://host:2376"), None, true), EngineError::Transport { transport: "TLS", .. }));
+        assert!(matches!(fails(Some("ssh://host"), None, false), EngineError::Transport { transport: "ssh", .. }));
+        for bad in [
+            "host:1",
+            "/a.sock",
+            "unix://a.sock",
+            "tcp://",
+            "tcp://host:port",
+            "tcp://host:99999",
+            "tcp://a/b:1",
+            "tcp://me@host:1",
+            "x://y",
+        ] {
+            assert!(matches!(fails(Some(bad), None, false), EngineError::Address { .. }), "{bad}");
+        }
+        written(folder.join("config.json"), "{");
+        assert!(matches!(fails(None, None, false), EngineError::BadSettings { .. }));
+    }
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Kind, Place};
 use crate::archive::ArchiveError;
+use crate::digest::Digest;
 use crate::reference::Name;
 
 /// An engine could not be asked, or refused.
@@ -158,4 +159,14 @@ pub enum EngineError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+}
+
+impl EngineError {
+    /// The blob that turned out damaged on its way out, if that ended the load. It was set aside.
+    pub fn damaged(&self) -> Option<Digest> {
+        match self {
+            // Until the store can say it.
+            _ => None,
+        }
+    }
 }

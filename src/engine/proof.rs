@@ -38,7 +38,9 @@ pub fn prove(pin: &Pin, shown: Option<&Shown>, config: Option<&Verified>) -> Sta
     let Some(shown) = shown else { return Standing::Absent };
     match (shown.id_of, pin.answers_to(&shown.id)) {
         (IdOf::Config, Some(Identity::ImageId)) => held_if(shown.complete, Proof::Identity(Identity::ImageId)),
-        (IdOf::Target, Some(identity @ (Identity::Root | Identity::Manifest))) => held_if(has_content(pin, shown), Proof::Identity(identity)),
+        (IdOf::Target, Some(identity @ (Identity::Root | Identity::Manifest))) => {
+            held_if(has_content(pin, shown), Proof::Identity(identity))
+        }
         (IdOf::Target, _) if config.is_some_and(|config| same_content(pin, shown, config)) => held_if(shown.complete, Proof::Content),
         _ => Standing::Another,
     }
@@ -55,7 +57,18 @@ fn has_content(pin: &Pin, shown: &Shown) -> bool {
 
 /// The parts of a config that say how a container is run, as far as docker shows them.
 const RUN: [&str; 12] = [
-    "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal", "OnBuild", "Shell", "ArgsEscaped",
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+    "OnBuild",
+    "Shell",
+    "ArgsEscaped",
 ];
 const HEALTH: [&str; 5] = ["Test", "Interval", "Timeout", "StartPeriod", "Retries"];
 
@@ -89,4 +102,146 @@ fn said(field: &Value) -> Option<&Value> {
 fn time(field: &Value) -> Option<Result<Timestamp, &str>> {
     let text = field.as_str().filter(|text| !text.is_empty() && *text != "0001-01-01T00:00:00Z")?;
     Some(text.parse().map_err(|_| text))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::digest::Digest;
+    use crate::oci::{Config, Descriptor, Image, Manifest};
+
+    fn descriptor(of: &str) -> Descriptor {
+        Descriptor { media_type: String::new(), digest: Digest::of(of.as_bytes()), size: of.len() as u64 }
+    }
+
+    fn config() -> Value {
+        json!({
+            "created": "2021-05-03T00:00:00.5Z", "author": "someone", "architecture": "arm", "os": "linux", "variant": "v7",
+            "config": {
+                "Env": ["PATH=/bin"], "Cmd": ["sh", ""], "Entrypoint": null, "Labels": { "a": "" }, "ExposedPorts": { "80/tcp": {} },
+                "User": "", "Hostname": "made-by-a-builder", "Healthcheck": { "Test": ["CMD", "true"], "Interval": 30, "Retries": 0 },
+            },
+            "rootfs": { "type": "layers", "diff_ids": [Digest::of(b"one"), Digest::of(b"two")] },
+        })
+    }
+
+    fn pin() -> (Pin, Verified) {
+        let document = Verified::hash(config().to_string());
+        let parts = Manifest {
+            config: Descriptor { media_type: String::new(), digest: document.digest(), size: document.size() },
+            layers: vec![descriptor("layer 1"), descriptor("layer 2")],
+        };
+        let image = Image::new(descriptor("index"), descriptor("manifest"), parts, Config::parse(&document).unwrap()).unwrap();
+        let asked: crate::reference::Reference = "redis:7".parse().unwrap();
+        (Pin::new(asked.clone(), asked.name(), &image, None), document)
+    }
+
+    /// What docker's containerd image store shows of the image after it made up a manifest for it.
+    fn rewritten() -> Value {
+        json!({
+            "Created": "2021-05-03T00:00:00.500Z", "Author": "someone", "Architecture": "arm", "Os": "linux", "Variant": "v7",
+            "Config": {
+                "Env": ["PATH=/bin"], "Cmd": ["sh", ""], "Entrypoint": [], "Labels": { "a": "" }, "ExposedPorts": { "80/tcp": {} },
+                "OnBuild": null, "WorkingDir": "", "Healthcheck": { "Test": ["CMD", "true"], "Interval": 30 },
+            },
+        })
+    }
+
+    fn shown(id_of: IdOf, id: Digest) -> Shown {
+        let (pin, _) = pin();
+        Shown {
+            id,
+            id_of,
+            // podman lists under a name what belongs to other names; it must not matter.
+            digests: vec![pin.root.digest, pin.manifest.digest],
+            diff_ids: pin.diff_ids,
+            platform: Some(pin.platform),
+            complete: true,
+            manifests: Vec::new(),
+            raw: rewritten(),
+        }
+    }
+
+    #[test]
+    fn only_the_identity_that_the_engine_computed_counts() {
+        let (pin, _) = pin();
+        let (root, manifest, image_id, other) = (pin.root.digest, pin.manifest.digest, pin.image_id(), Digest::of(b"other"));
+        let held = |identity| Standing::Held(Proof::Identity(identity));
+        let table = [
+            (IdOf::Config, image_id, held(Identity::ImageId)),
+            (IdOf::Config, root, Standing::Another),
+            (IdOf::Config, manifest, Standing::Another),
+            (IdOf::Config, other, Standing::Another),
+            (IdOf::Target, root, held(Identity::Root)),
+            (IdOf::Target, manifest, held(Identity::Manifest)),
+            (IdOf::Target, image_id, Standing::Another),
+            (IdOf::Target, other, Standing::Another),
+        ];
+        for (id_of, id, standing) in table {
+            assert_eq!(prove(&pin, Some(&shown(id_of, id)), None), standing, "{id_of:?} {id}");
+        }
+        assert_eq!(prove(&pin, None, None), Standing::Absent);
+    }
+
+    #[test]
+    fn the_right_identity_without_the_content_is_incomplete() {
+        let (pin, config) = pin();
+        let at_root = shown(IdOf::Target, pin.root.digest);
+        let table = [
+            (true, vec![], Standing::Held(Proof::Identity(Identity::Root))),
+            (true, vec![Digest::of(b"another platform"), pin.manifest.digest], Standing::Held(Proof::Identity(Identity::Root))),
+            (true, vec![Digest::of(b"another platform")], Standing::Incomplete),
+            (false, vec![], Standing::Incomplete),
+        ];
+        for (complete, manifests, standing) in table {
+            let shown = Shown { complete, manifests, ..at_root.clone() };
+            assert_eq!(prove(&pin, Some(&shown), Some(&config)), standing, "{shown:?}");
+        }
+        let incomplete = Shown { complete: false, ..shown(IdOf::Target, Digest::of(b"made up")) };
+        assert_eq!(prove(&pin, Some(&incomplete), Some(&config)), Standing::Incomplete);
+    }
+
+    #[test]
+    fn content_is_compared_in_full() {
+        let (pin, config) = pin();
+        let made_up = shown(IdOf::Target, Digest::of(b"made up"));
+        assert_eq!(prove(&pin, Some(&made_up), Some(&config)), Standing::Held(Proof::Content));
+        assert_eq!(prove(&pin, Some(&made_up), None), Standing::Another);
+        assert_eq!(prove(&pin, Some(&made_up), Some(&Verified::hash("{}"))), Standing::Another);
+        let by_config = Shown { id_of: IdOf::Config, ..made_up.clone() };
+        assert_eq!(prove(&pin, Some(&by_config), Some(&config)), Standing::Another);
+
+        let other_layers = Shown { diff_ids: vec![pin.diff_ids[0]], ..made_up.clone() };
+        let other_platform = Shown { platform: Some("linux/amd64".parse().unwrap()), ..made_up.clone() };
+        let no_platform = Shown { platform: None, ..made_up.clone() };
+        for other in [other_layers, other_platform, no_platform] {
+            assert_eq!(prove(&pin, Some(&other), Some(&config)), Standing::Another, "{other:?}");
+        }
+        let changes = [
+            ("/Created", json!("2021-05-03T00:00:01Z")),
+            ("/Created", json!("yesterday")),
+            ("/Author", json!("")),
+            ("/Config/Env", json!(["PATH=/evil"])),
+            ("/Config/Cmd", json!(["sh"])),
+            ("/Config/Entrypoint", json!(["/evil"])),
+            ("/Config/Labels", json!({})),
+            ("/Config/ExposedPorts", json!(null)),
+            ("/Config/OnBuild", json!(["RUN evil"])),
+            ("/Config/WorkingDir", json!("/evil")),
+            ("/Config/Healthcheck/Retries", json!(3)),
+            ("/Config/Healthcheck", json!(null)),
+            ("/Config/User", json!("root")),
+            ("/Config/Shell", json!(["evil"])),
+            ("/Config/StopSignal", json!("KILL")),
+            ("/Config/Volumes", json!({ "/evil": {} })),
+        ];
+        for (at, value) in changes {
+            let mut raw = rewritten();
+            let (parent, field) = at.rsplit_once('/').unwrap();
+            raw.pointer_mut(parent).unwrap()[field] = value;
+            assert_eq!(prove(&pin, Some(&Shown { raw, ..made_up.clone() }), Some(&config)), Standing::Another, "{at}");
+        }
+    }
 }

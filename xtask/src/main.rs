@@ -1,1 +1,45 @@
-fn main() {}
+//! What is done with larder's source besides building it: show it, test it, measure it.
+
+mod demo;
+mod fixtures;
+mod packages;
+mod run;
+mod test;
+
+#[allow(unreachable_pub, dead_code, clippy::unwrap_used, reason = "the support of the tests, which use more of it")]
+#[path = "../../tests/it/support/mod.rs"]
+mod support;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Shows larder at work, tests it, measures it
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Show the main job from end to end: pull by digest, lose the registry, load, prove
+    Demo(demo::Arguments),
+    /// Run every check: format, lints, tests on real engines, documentation, dependencies
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What tests stand on: images, a registry, engines, and a place of their own for the command.
+
+pub mod image;
+pub mod sandbox;

@@ -1,0 +1,75 @@
+//! The programs that tests and measurements need, and the Debian packages that have them.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use crate::run::{self, Result, fail};
+
+/// Programs and their packages.
+pub(crate) const ENGINES: &[(&str, &str)] = &[
+    ("dockerd", "docker.io"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("podman", "podman"),
+    ("crun", "crun"),
+    ("docker-registry", "docker-registry"),
+];
+
+/// Programs that read and write images besides the engines.
+pub(crate) const OTHERS: &[(&str, &str)] = &[("skopeo", "skopeo"), ("umoci", "umoci"), ("strace", "strace")];
+
+/// What `make-image.py` needs.
+pub(crate) const FIXTURES: &[(&str, &str)] = &[("python3", "python3"), ("dpkg-deb", "dpkg"), ("apt-get", "apt"), ("zstd", "zstd")];
+
+/// Makes sure that the programs are there; offers to install what is missing.
+pub(crate) fn require(lists: &[&[(&str, &str)]]) -> Result {
+    let missing: Vec<_> = lists.iter().copied().flatten().filter(|(program, _)| !is_there(program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
+    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    let command = format!("apt-get install -y --no-remove --no-install-recommends {}", packages.join(" "));
+    if !is_there("apt-get") {
+        return fail(format!("these programs are missing: {}\n  hint: install them; on Debian: {command}", programs.join(", ")));
+    }
+    eprintln!("These programs are missing: {}.", programs.join(", "));
+    eprintln!("They come with `{command}`; Debian starts docker and docker-registry as services when it installs them.");
+    if !run::ask("Install them now?", true)? {
+        return fail(format!("these programs are missing: {}\n  hint: {command}", programs.join(", ")));
+    }
+    if !is_root() {
+        return fail(format!("installing needs root\n  hint: sudo {command}"));
+    }
+    run::run(apt().args(["update", "-qq"]))?;
+    run::run(apt().args(["install", "-qq", "-y", "--no-remove", "--no-install-recommends"]).args(&packages))?;
+    match missing.iter().find(|(program, _)| !is_there(program)) {
+        Some((program, package)) => fail(format!("{package} was installed, and there is still no `{program}` on the PATH")),
+        None => Ok(()),
+    }
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// Whether a program is on the PATH, or where Debian puts those for root.
+pub(crate) fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(Into::into);
+    std::env::split_paths(&path).chain(system).any(|folder| folder.join(program).is_file())
+}
+
+/// The PATH with the folders where Debian puts the programs for root.
+pub(crate) fn path() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(Into::into));
+    std::env::join_paths(folders).unwrap_or(path)
+}
+
+/// Whether this runs as root, which engines of our own need.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -1,0 +1,73 @@
+//! The one check, the same on every machine and on CI.
+
+use std::process::Command;
+
+use crate::fixtures;
+use crate::packages;
+use crate::run::{self, Result, Steps, cargo, fail};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Leave out what needs engines, root or images of the real size; nothing is installed
+    #[arg(long)]
+    fast: bool,
+    /// Run only the tests whose names contain one of these texts, and no other check
+    filter: Vec<String>,
+}
+
+/// Tests under `real::` run engines and programs that have to be installed.
+const REAL: &str = "real::";
+
+pub(crate) fn run(arguments: &Arguments) -> Result {
+    if !arguments.fast {
+        if !packages::is_root() {
+            return fail(
+                "the tests start engines of their own, and those need root\n  \
+                 hint: run `sudo -E env \"PATH=$PATH\" cargo xtask test`; `cargo xtask test --fast` does what needs no root",
+            );
+        }
+        packages::require(&[packages::ENGINES, packages::OTHERS, packages::FIXTURES])?;
+    }
+    let mut steps = Steps::default();
+    if !arguments.fast {
+        steps.step("images", || fixtures::build(fixtures::SMALL));
+    }
+    let whole = arguments.filter.is_empty();
+    if whole {
+        steps.step("format", || run::run(cargo().args(["fmt", "--all", "--check"])));
+        steps.step("lints", || run::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])));
+    }
+    steps.step("tests", || run::run(&mut tests(arguments)));
+    if whole {
+        steps.step("doctests", || run::run(cargo().args(["test", "--doc"])));
+        steps.step("documentation", || run::run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings")));
+        steps.step("dependencies", dependencies);
+    }
+    steps.close()
+}
+
+fn tests(arguments: &Arguments) -> Command {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--all-targets", "--"]).args(&arguments.filter);
+    if arguments.fast {
+        command.args(["--skip", REAL]);
+    } else {
+        command.env("LARDER_TEST_FIXTURES", fixtures::folder());
+    }
+    command
+}
+
+/// Licences, bans and sources need no network; advisories are asked for where the network allows.
+fn dependencies() -> Result {
+    if cargo().args(["deny", "--version"]).output().map_or(true, |o| !o.status.success()) {
+        eprintln!("cargo-deny is not installed: licences, bans and advisories were not checked (`cargo install --locked cargo-deny`)");
+        return Ok(());
+    }
+    run::run(cargo().args(["deny", "check", "bans", "licenses", "sources"]))?;
+    let fetched = cargo().args(["deny", "fetch", "db"]).output().is_ok_and(|o| o.status.success());
+    if !fetched {
+        eprintln!("the advisory database cannot be had: advisories were not checked");
+        return Ok(());
+    }
+    run::run(cargo().args(["deny", "check", "--disable-fetch", "advisories"]))
+}
