@@ -227,7 +227,12 @@ fn parse(text: &str) -> Result<Reference, ReferenceError> {
     if let Some(tag) = tag {
         check_tag(tag).map_err(|(expected, offset)| fail(expected, tag, offset))?;
     }
-    Ok(Reference { repository: canonical(host, path), tag: tag.map(str::to_owned), digest })
+    let repository = canonical(host, path);
+    // Docker Hub's `library/` counts too, or the canonical form would be none.
+    if repository.path.len() > 255 {
+        return Err(fail("at most 255 characters in the repository", path, path.len()));
+    }
+    Ok(Reference { repository, tag: tag.map(str::to_owned), digest })
 }
 
 /// The first component is a host if it cannot be one of a path, as docker decides it.
@@ -488,7 +493,7 @@ mod tests {
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
-        for long in [format!("foo:{}", "a".repeat(129)), "a".repeat(256), format!("foo/{}", "é".repeat(1 << 20))] {
+        for long in [format!("foo:{}", "a".repeat(129)), "a".repeat(256), "a".repeat(248), format!("foo/{}", "é".repeat(1 << 20))] {
             assert!(long.parse::<Reference>().is_err());
         }
     }

@@ -1,0 +1,238 @@
+//! Files as the store needs them: written whole or not at all, on the disk before they have a name, locked by the kernel.
+//!
+//! Owns every rename, sync and lock. Always true: what is named by [`name`] or [`replace`] was synced before; no link is followed
+//! in the last part of a path, and nothing but a plain file is opened. What the files mean is for the others.
+//!
+//! After a crash there may be a file `ingest/*.tmp` that nobody has locked; `collect` removes it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Advice, OFlags};
+
+use super::error::{Result, StoreError, reading, writing};
+
+/// How long to sleep at most between two tries to get a lock: a waiter takes over soon after a holder died.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// After how many bytes the kernel is told to start writing, so that the sync at the end is short.
+pub(super) const FLUSH_EVERY: u64 = 8 << 20;
+
+/// How a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Beside others.
+    Shared,
+    /// Alone.
+    Alone,
+}
+
+/// Until when a lock is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    since: Instant,
+    limit: Duration,
+}
+
+impl Patience {
+    pub(super) fn starting_now(limit: Duration) -> Patience {
+        Patience { since: Instant::now(), limit }
+    }
+}
+
+/// Opens a plain file for reading; `None` if nothing is there.
+pub(super) fn open(path: &Path) -> Result<Option<File>> {
+    plain(path, OpenOptions::new().read(true), reading("opening", path))
+}
+
+/// Opens a plain file for reading and writing, and makes it if nothing is there.
+pub(super) fn open_or_make(path: &Path) -> Result<File> {
+    let file = plain(path, OpenOptions::new().read(true).write(true).create(true).mode(0o644), writing("opening", path))?;
+    // With `create` set, "nothing there" can only be the folder.
+    file.ok_or_else(|| writing("creating", path)(io::ErrorKind::NotFound.into()))
+}
+
+fn plain(path: &Path, options: &OpenOptions, failed: impl FnOnce(io::Error) -> StoreError) -> Result<Option<File>> {
+    // Without NONBLOCK, opening a FIFO would wait for its other end.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let foreign = || StoreError::Foreign { path: path.to_owned(), expected: "file" };
+    let file = match options.clone().custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if rustix::io::Errno::from_io_error(&e) == Some(rustix::io::Errno::LOOP) => return Err(foreign()),
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Err(foreign()),
+        Err(e) => return Err(failed(e)),
+    };
+    if file.metadata().map_err(reading("looking at", path))?.is_file() { Ok(Some(file)) } else { Err(foreign()) }
+}
+
+/// Reads a file of at most `limit` bytes; a longer one comes out one byte longer than that.
+pub(super) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    let Some(file) = open(path)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(reading("reading", path))?;
+    Ok(Some(bytes))
+}
+
+/// The size of the plain file there; `None` if nothing is there.
+pub(super) fn size(path: &Path) -> Result<Option<u64>> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => Ok(Some(found.len())),
+        Ok(_) => Err(StoreError::Foreign { path: path.to_owned(), expected: "file" }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(reading("looking at", path)(e)),
+    }
+}
+
+/// Makes a folder and those above it, each on the disk when this returns.
+pub(super) fn make_folder(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_folder),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match path.is_dir() {
+            true => Ok(()),
+            false => Err(StoreError::Foreign { path: path.to_owned(), expected: "folder" }),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+            let Some(parent) = parent else { return Err(writing("creating", path)(e)) };
+            make_folder(parent)?;
+            make_folder(path)
+        }
+        Err(e) => Err(writing("creating", path)(e)),
+    }
+}
+
+/// Brings the names in a folder to the disk.
+pub(super) fn sync_folder(path: &Path) -> Result<()> {
+    match File::open(path).and_then(|folder| folder.sync_all()) {
+        // Some file systems have no such thing as syncing a folder, and say so by this.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        done => done.map_err(writing("syncing", path)),
+    }
+}
+
+/// Gives a synced file its name, and brings the name to the disk.
+pub(super) fn name(from: &Path, to: &Path) -> Result<()> {
+    rename(from, to)?;
+    to.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Writes a file whole under another name in `scratch`, and then gives it its own. The name is on the disk once its folder is synced.
+pub(super) fn replace(scratch: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    let (temporary, mut file) = scratch_file(scratch)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).map_err(writing("writing", &temporary));
+    let written = written.map_err(|e| e.needing(bytes.len() as u64));
+    let named = written.and_then(|()| rename(&temporary, path));
+    if named.is_err() {
+        // What failed is reported; the file is nobody's and `collect` would find it too.
+        let _ = fs::remove_file(&temporary);
+    }
+    named
+}
+
+fn scratch_file(folder: &Path) -> Result<(std::path::PathBuf, File)> {
+    loop {
+        let path = folder.join(format!("{:016x}.tmp", RandomState::new().build_hasher().finish()));
+        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
+            Ok(file) => {
+                // Held until the file is dropped, so that `collect` leaves it alone.
+                file.lock().map_err(reading("locking", &path))?;
+                return Ok((path, file));
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(writing("creating", &path)(e)),
+        }
+    }
+}
+
+/// The only rename in larder.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(writing("naming", to))
+}
+
+/// Removes a file; that there is none is fine.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(writing("removing", path)),
+    }
+}
+
+/// Waits for a lock on an open file. It ends with the file, also when the process dies.
+pub(super) fn lock(file: &File, path: &Path, hold: Hold, patience: Patience) -> Result<()> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let tried = match hold {
+            Hold::Shared => file.try_lock_shared(),
+            Hold::Alone => file.try_lock(),
+        };
+        match tried {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(e)) => return Err(reading("locking", path)(e)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let waited = patience.since.elapsed();
+        if waited >= patience.limit {
+            return Err(StoreError::Locked { path: path.to_owned(), waited, holder: holder(file) });
+        }
+        std::thread::sleep(pause.min(patience.limit - waited));
+        pause = (pause * 2).min(PAUSE);
+    }
+}
+
+/// Opens a file that is there only to be locked, and waits for the lock.
+pub(super) fn lock_path(path: &Path, hold: Hold, patience: Patience) -> Result<File> {
+    loop {
+        let file = open_or_make(path)?;
+        lock(&file, path, hold, patience)?;
+        if is_at(&file, path)? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether the open file is still the one that has this name.
+pub(super) fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let ours = file.metadata().map_err(reading("looking at", path))?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(reading("looking at", path)(e)),
+    }
+}
+
+/// Whether no other process or thread has the file locked.
+pub(super) fn is_free(file: &File) -> bool {
+    file.try_lock().is_ok()
+}
+
+/// The process that has locked this file, as Linux lists it.
+fn holder(file: &File) -> Option<u32> {
+    let inode = format!(":{}", file.metadata().ok()?.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let mut held = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // 1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF; those that wait have `->` before the kind.
+    held.find_map(|words| match words[..] {
+        [_, "FLOCK", _, _, pid, at, ..] if at.ends_with(&inode) => pid.parse().ok(),
+        _ => None,
+    })
+}
+
+/// Tells the kernel to start writing these bytes out, and goes on.
+///
+/// Linux starts the write when it is told that the bytes are not needed; what is not yet written stays in memory.
+pub(super) fn flush_ahead(file: &File, from: u64, length: u64) {
+    if let Some(length) = std::num::NonZeroU64::new(length) {
+        let _ = rustix::fs::fadvise(file, from, Some(length), Advice::DontNeed);
+    }
+}
+
+/// How many bytes can still be written there.
+pub(super) fn free(path: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(path).map_err(|e| reading("asking for the free space of", path)(e.into()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}

@@ -1,0 +1,112 @@
+//! `index.json`, for other tools that read OCI layouts.
+//!
+//! Owns that file. It is derived from the pins and larder never believes it: only its lines are carried over from one change to the next, so
+//! that adding an image does not cost a look at all others. Always true: it is replaced whole, by whoever has `pins.lock`. A change
+//! begins with the file `index.stale` and ends without it; where that is found, or the text is not as larder writes it, all is
+//! derived anew.
+//!
+//! The newest root of a name bears it; an older one bears the name with its digest, so that nothing looks unnamed to others.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::error::{Result, writing};
+use super::{Store, disk};
+use crate::oci::Descriptor;
+use crate::pin::Pin;
+use crate::reference::Name;
+
+const HEAD: &str = "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[\n";
+const TAIL: &str = "\n]}\n";
+
+/// The name in an OCI layout, for podman and skopeo.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The name of an image, for docker and containerd.
+const IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// More than this is no index that larder wrote.
+const LIMIT: u64 = 256 << 20;
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    #[serde(flatten)]
+    root: &'a Descriptor,
+    annotations: BTreeMap<&'static str, &'a str>,
+}
+
+/// Whether the text that is there may be carried over.
+pub(super) struct Change {
+    stale: bool,
+}
+
+impl Store {
+    /// Called before a pin is written or removed, by whoever has the pins locked.
+    pub(super) fn index_begins_to_change(&self) -> Result<Change> {
+        let path = self.stale();
+        let stale = disk::size(&path)?.is_some();
+        disk::open_or_make(&path)?;
+        Ok(Change { stale })
+    }
+
+    /// Called after the pins of one name were changed; these are now all of them, newest first.
+    pub(super) fn index_changed(&self, change: Change, same_name: &[Pin]) -> Result<()> {
+        let Some(first) = same_name.first() else { return self.derive_index() };
+        let old = if change.stale { None } else { disk::read(&self.index(), LIMIT)? };
+        let old = old.and_then(|bytes| String::from_utf8(bytes).ok());
+        let carried = old.as_deref().and_then(|text| text.strip_prefix(HEAD)?.strip_suffix(TAIL));
+        match carried {
+            Some(lines) => {
+                let others =
+                    lines.lines().map(|line| line.trim_end_matches(',')).filter(|line| !line.is_empty() && !is_of(line, &first.name));
+                let lines = others.map(str::to_owned).chain(lines_of(same_name)?).collect();
+                self.write_index(lines)
+            }
+            None => self.derive_index(),
+        }
+    }
+
+    /// Writes it anew from the pins that there are.
+    pub(super) fn derive_index(&self) -> Result<()> {
+        let mut by_name: BTreeMap<Name, Vec<Pin>> = BTreeMap::new();
+        for pin in self.pins()? {
+            by_name.entry(pin.name.clone()).or_default().push(pin);
+        }
+        let lines = by_name.values().map(|pins| lines_of(pins)).collect::<Result<Vec<_>>>()?;
+        self.write_index(lines.concat())
+    }
+
+    fn write_index(&self, lines: Vec<String>) -> Result<()> {
+        let text = format!("{HEAD}{}{TAIL}", lines.join(",\n"));
+        disk::replace(&self.scratch(), &self.index(), text.as_bytes())?;
+        disk::remove(&self.stale())
+    }
+
+    fn index(&self) -> PathBuf {
+        self.root().join("index.json")
+    }
+
+    fn stale(&self) -> PathBuf {
+        self.root().join("index.stale")
+    }
+}
+
+/// One line for every root of a name, the newest first.
+fn lines_of(pins: &[Pin]) -> Result<Vec<String>> {
+    let mut seen = HashSet::new();
+    let roots = pins.iter().filter(|pin| seen.insert(pin.root.digest));
+    roots.enumerate().map(|(age, pin)| line(pin, age > 0)).collect()
+}
+
+fn line(pin: &Pin, older: bool) -> Result<String> {
+    let name = if older { pin.pinned().to_string() } else { pin.name.to_string() };
+    let annotations = [(REF_NAME, name.as_str()), (IMAGE_NAME, name.as_str())].into();
+    serde_json::to_string(&Entry { root: &pin.root, annotations }).map_err(|e| writing("writing", "index.json".as_ref())(e.into()))
+}
+
+/// Whether a line of ours is for this name, with or without a digest.
+fn is_of(line: &str, name: &Name) -> bool {
+    let after = line.split_once(&format!("\"{REF_NAME}\":\"{name}")).map(|(_, after)| after);
+    after.is_some_and(|after| after.starts_with(['"', '@']))
+}

@@ -1,0 +1,217 @@
+//! Pins on disk: the truth about names.
+//!
+//! Owns `pins/<registry>/<repository>/<tag>@<root>+<platform>.json`, one small file per name, root and platform. Always true: a
+//! pin is written whole, after the blobs it counts on, by one process at a time, and reached the disk when [`Store::pin`] returns; it lies where its
+//! content says; one that cannot be read is an error that names its file. No part of a repository has an `@`, so that a
+//! file never takes a folder's name.
+//!
+//! After a crash there is the pin or there is not; `index.json` may lag behind until the next change.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::{Span, Timestamp};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+
+use super::Store;
+use super::disk::{self, Hold};
+use super::error::{Result, StoreError, reading};
+use crate::digest::Digest;
+use crate::json;
+use crate::oci::Platform;
+use crate::pin::Pin;
+use crate::reference::{Name, Reference, Repository};
+
+/// The most bytes that a pin's file may have.
+const LIMIT: u64 = 4 << 20;
+
+/// The keys of a pin and of the descriptors in it.
+const KEYS: [&str; 14] = [
+    "name",
+    "platform",
+    "root",
+    "manifest",
+    "config",
+    "diff_ids",
+    "size",
+    "asked",
+    "from",
+    "pinned_at",
+    "pin_not_met",
+    "mediaType",
+    "digest",
+    "algorithm",
+];
+
+impl Store {
+    /// Writes a pin; when this returns, it is on the disk. The blobs that it counts on are there, and the caller holds a [`Shared`](super::Shared).
+    ///
+    /// The pin that was written last answers to the bare tag, whatever the clock says: one whose time is not after all
+    /// others of its name is written with a time that is.
+    pub fn pin(&self, pin: &Pin) -> Result<()> {
+        let _one_at_a_time = self.lock_pins()?;
+        let folder = self.pin_folder(pin.name.repository());
+        let path = folder.join(file_name(pin));
+        let others: Vec<Pin> = self.named(&pin.name)?.into_iter().filter(|other| file_name(other) != file_name(pin)).collect();
+        let pin = after(pin.clone(), &others);
+        disk::make_folder(&folder)?;
+        // A blob that another process just named may not have reached the disk under its name.
+        disk::sync_folder(&self.blobs())?;
+        let change = self.index_begins_to_change()?;
+        let text = serde_json::to_vec_pretty(&pin).map_err(|source| StoreError::Pin { path: path.clone(), source })?;
+        // One pin that cannot be read stops much else, so it is read before it is written.
+        self.parse_pin(&path, &text)?;
+        disk::replace(&self.scratch(), &path, &text)?;
+        disk::sync_folder(&folder)?;
+        let mut same_name = others;
+        same_name.push(pin);
+        newest_first(&mut same_name);
+        self.index_changed(change, &same_name)
+    }
+
+    /// All pins, newest first.
+    pub fn pins(&self) -> Result<Vec<Pin>> {
+        let mut pins = Vec::new();
+        let mut folders = vec![self.root().join("pins")];
+        while let Some(folder) = folders.pop() {
+            for (path, is_folder) in list(&folder)? {
+                if is_folder {
+                    folders.push(path);
+                } else if path.extension() == Some(OsStr::new("json")) {
+                    pins.extend(self.read_pin(&path)?);
+                }
+            }
+        }
+        newest_first(&mut pins);
+        Ok(pins)
+    }
+
+    /// The pins that answer to this reference, newest first.
+    ///
+    /// Without a digest: those of that name, the tag being `latest` if none is written. With a digest: those of that name
+    /// whose root or manifest has it; if no tag is written, of any tag in that repository. Asked for a platform, those that run on
+    /// it; of one root, what suits it best first.
+    pub fn find(&self, reference: &Reference, platform: Option<&Platform>) -> Result<Vec<Pin>> {
+        let mut pins = match (reference.tag(), reference.digest()) {
+            (None, Some(_)) => self.pins_in(reference.repository(), "")?,
+            _ => self.named(&reference.name())?,
+        };
+        if let Some(digest) = reference.digest() {
+            pins.retain(|pin| [pin.root.digest, pin.manifest.digest].contains(&digest));
+        }
+        if let Some(platform) = platform {
+            pins.retain(|pin| platform.rank(&pin.platform).is_some());
+        }
+        newest_first(&mut pins);
+        if let Some(platform) = platform {
+            let roots: Vec<Digest> = pins.iter().map(|pin| pin.root.digest).collect();
+            pins.sort_by_key(|pin| (roots.iter().position(|root| *root == pin.root.digest), platform.rank(&pin.platform)));
+        }
+        Ok(pins)
+    }
+
+    /// Notes that an image was used just now, as well as the store lets it.
+    pub fn used(&self, pin: &Pin) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: now };
+        // A store that cannot be written does not know when it was read.
+        let _ = rustix::fs::utimensat(CWD, self.pin_path(pin), &times, AtFlags::SYMLINK_NOFOLLOW);
+    }
+
+    /// When an image was pinned or used last; `None` if there is no such pin.
+    pub fn last_used(&self, pin: &Pin) -> Option<Timestamp> {
+        fs::symlink_metadata(self.pin_path(pin)).ok()?.modified().ok()?.try_into().ok()
+    }
+
+    pub(super) fn lock_pins(&self) -> Result<fs::File> {
+        disk::lock_path(&self.root().join("pins.lock"), Hold::Alone, self.patience())
+    }
+
+    pub(super) fn pin_path(&self, pin: &Pin) -> PathBuf {
+        self.pin_folder(pin.name.repository()).join(file_name(pin))
+    }
+
+    fn pin_folder(&self, repository: &Repository) -> PathBuf {
+        self.root().join("pins").join(repository.registry()).join(repository.path())
+    }
+
+    fn named(&self, name: &Name) -> Result<Vec<Pin>> {
+        self.pins_in(name.repository(), &format!("{}@", name.tag()))
+    }
+
+    /// The pins in this repository whose file name begins so. No other folder is read.
+    fn pins_in(&self, repository: &Repository, start: &str) -> Result<Vec<Pin>> {
+        let mut pins = Vec::new();
+        for (path, is_folder) in list(&self.pin_folder(repository))? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !is_folder && name.starts_with(start) && name.ends_with(".json") {
+                pins.extend(self.read_pin(&path)?);
+            }
+        }
+        Ok(pins)
+    }
+
+    /// Reads a pin; `None` if it was removed meanwhile.
+    fn read_pin(&self, path: &Path) -> Result<Option<Pin>> {
+        disk::read(path, LIMIT)?.map(|bytes| self.parse_pin(path, &bytes)).transpose()
+    }
+
+    fn parse_pin(&self, path: &Path, bytes: &[u8]) -> Result<Pin> {
+        if bytes.len() as u64 > LIMIT {
+            return Err(StoreError::PinTooLarge { path: path.to_owned(), limit: LIMIT });
+        }
+        let pin: Pin = json::parse(bytes, &KEYS).map_err(|source| StoreError::Pin { path: path.to_owned(), source })?;
+        if self.pin_path(&pin) != path {
+            return Err(StoreError::PinMisplaced { path: path.to_owned(), name: pin.name });
+        }
+        Ok(pin)
+    }
+}
+
+/// What is in a folder of pins, and whether it is a folder; nothing if there is no such folder.
+fn list(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(reading("listing", folder)(e)),
+    };
+    let entry = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry.map_err(reading("listing", folder))?;
+        let kind = entry.file_type().map_err(reading("looking at", folder))?;
+        match kind.is_dir() || kind.is_file() {
+            true => Ok((entry.path(), kind.is_dir())),
+            false => Err(StoreError::Foreign { path: entry.path(), expected: "file or folder" }),
+        }
+    };
+    entries.map(entry).collect()
+}
+
+/// The file that this pin lies in: another one for another tag, root or platform.
+fn file_name(pin: &Pin) -> String {
+    let mut platform = pin.platform.to_string().replace('/', "_");
+    if platform.len() > 50 {
+        // A file name has at most 255 bytes, of which the tag may take 128.
+        platform = Digest::of(platform.as_bytes()).hex()[..32].to_owned();
+    }
+    format!("{}@{}+{platform}.json", pin.name.tag(), pin.root.digest.hex())
+}
+
+fn after(mut pin: Pin, others: &[Pin]) -> Pin {
+    let latest = others.iter().map(|other| other.pinned_at).max();
+    if let Some(latest) = latest
+        && latest >= pin.pinned_at
+    {
+        pin.pinned_at = latest.checked_add(Span::new().nanoseconds(1)).unwrap_or(latest);
+    }
+    pin
+}
+
+/// Those of the same moment, which no store writes for one name, come in an order that is always the same.
+fn newest_first(pins: &mut [Pin]) {
+    pins.sort_by(|a, b| {
+        let when = b.pinned_at.cmp(&a.pinned_at);
+        when.then_with(|| (&a.name, a.root.digest, &a.platform).cmp(&(&b.name, b.root.digest, &b.platform)))
+    });
+}
