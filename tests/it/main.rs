@@ -5,3 +5,4 @@
 mod arrows;
 mod command;
 mod support;
+mod upstream;
