@@ -52,7 +52,7 @@ impl From<&UpstreamError> for Failure {
 }
 
 impl Failure {
-    fn said(self, said: &Option<Said>) -> Failure {
+    fn said(self, said: &Option<Box<Said>>) -> Failure {
         match said {
             Some(said) => self.with("it said", said),
             None => self,
