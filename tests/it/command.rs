@@ -57,7 +57,7 @@ fn one_name_for_several_images_is_refused() {
 fn without_an_engine_every_place_is_named() {
     let mut sandbox = Sandbox::new();
     let nowhere = format!("unix://{}/no.sock", sandbox.path().display());
-    sandbox.set("DOCKER_HOST", nowhere.clone()).set("CONTAINER_HOST", nowhere);
+    sandbox.set("DOCKER_HOST", nowhere.clone()).set("CONTAINER_HOST", format!("{nowhere}2"));
     let output = sandbox.run(["ensure", "--engine", "docker", "redis:7"]).expect(5);
     assert!(output.stderr.starts_with("error: docker did not answer\n"), "{output}");
     assert!(output.stderr.contains("/no.sock (DOCKER_HOST)") && output.stderr.contains("No such file"), "{output}");
