@@ -4,6 +4,7 @@ mod demo;
 mod fixtures;
 mod packages;
 mod run;
+mod socket;
 mod test;
 
 #[allow(unreachable_pub, dead_code, clippy::unwrap_used, reason = "the support of the tests, which use more of it")]
