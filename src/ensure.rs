@@ -140,11 +140,13 @@ impl Cache<'_> {
         if let Some(pin) = &known {
             let checked = self.ask(pin, engine).await?;
             if let Standing::Held(proof) = checked.standing {
+                self.store.used(pin);
                 return Ok(report(pin.clone(), Done::Held, proof, checked.usable, None));
             }
         }
         let pulled = self.pull(&want(wish, platform, known.as_ref())).await?;
         let (pin, image) = one(&pulled);
+        self.store.used(pin);
         let before = self.ask(pin, engine).await?;
         if let Standing::Held(proof) = before.standing {
             return Ok(report(pin.clone(), Done::Held, proof, before.usable, Some((&pulled, 0))));

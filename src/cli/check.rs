@@ -14,7 +14,7 @@ use super::session::{self, Chosen, Session};
 
 pub(crate) async fn check(session: &Session<'_>, args: &args::Check) -> Result<Exit, Failure> {
     let references = session::references(&args.references, Some(&args.naming))?;
-    let store = session.store()?;
+    let Some(store) = session.existing_store()? else { return Ok(session.nothing_there(&references)) };
     let cache = Cache { store: &store, upstream: None, tell: &larder::event::silent };
     let mut exit = Exit::Done;
     for chosen in session.engines(&args.engines).await {

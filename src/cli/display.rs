@@ -128,14 +128,6 @@ pub(crate) fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
-pub(crate) fn identity(identity: Identity) -> &'static str {
-    match identity {
-        Identity::Root => "digest",
-        Identity::Manifest => "manifest digest",
-        Identity::ImageId => "image ID",
-    }
-}
-
 /// How it was proved, in words.
 pub(crate) fn proof(proof: Proof, pin: &Pin) -> String {
     match proof {

@@ -9,7 +9,12 @@ use super::failure::{Exit, Failure};
 use super::session::Session;
 
 pub(crate) fn list(session: &Session<'_>, args: &args::List) -> Result<Exit, Failure> {
-    let store = session.store()?;
+    let Some(store) = session.existing_store()? else {
+        if session.screen.table() {
+            session.screen.note(&format!("no images: there is no store at {}", session.settings.store.display()));
+        }
+        return Ok(Exit::Done);
+    };
     let pins = store.pins()?;
     // What is shared is shared with all, also with those that are not shown.
     let sizes = store.sizes(&pins);

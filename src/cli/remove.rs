@@ -12,7 +12,7 @@ use super::session::{self, Session};
 
 pub(crate) fn remove(session: &Session<'_>, args: &args::Remove) -> Result<Exit, Failure> {
     let references = session::references(&args.references, None)?;
-    let store = session.store()?;
+    let Some(store) = session.existing_store()? else { return Ok(session.nothing_there(&references)) };
     let mut exit = Exit::Done;
     for (reference, _) in &references {
         if let Err(failure) = one(session, &store, reference, args) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use larder::engine::{self, Engine};
 use larder::oci::Platform;
-use larder::reference::{Name, Reference, Repository};
 use larder::pin::Pin;
+use larder::reference::{Name, Reference, Repository};
 use larder::store::{Sizes, Store};
 use larder::upstream;
 
@@ -47,8 +47,22 @@ impl Session<'_> {
         done
     }
 
+    /// The store; made if there is none.
     pub(crate) fn store(&self) -> Result<Store, Failure> {
-        Store::open(&self.settings.store).map_err(|e| Failure::from(&e))
+        Ok(Store::open(&self.settings.store)?)
+    }
+
+    /// The store if there is one: who only asks makes none.
+    pub(crate) fn existing_store(&self) -> Result<Option<Store>, Failure> {
+        Ok(Store::open_existing(&self.settings.store)?)
+    }
+
+    /// Says of each image that it is not there, since there is no store.
+    pub(crate) fn nothing_there(&self, references: &[(Reference, Name)]) -> Exit {
+        for (reference, name) in references {
+            self.screen.failure(serde_json::json!({ "reference": reference, "name": name }), &not_in_store(self, reference));
+        }
+        Exit::NotThere
     }
 
     /// The door to the registries; `None` is offline.

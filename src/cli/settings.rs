@@ -12,7 +12,6 @@ use super::failure::{Exit, Failure};
 pub(crate) struct Settings {
     pub(crate) store: PathBuf,
     pub(crate) offline: bool,
-    pub(crate) colour: bool,
     pub(crate) file: File,
     pub(crate) home: Option<PathBuf>,
 }
@@ -42,10 +41,9 @@ impl Settings {
             Some(dir) => dir.clone(),
             None => xdg("XDG_DATA_HOME", home.as_deref(), ".local/share").ok_or_else(|| homeless("--store DIR"))?,
         };
-        let colour = variable("NO_COLOR").is_none();
         let offline = global.offline || variable("LARDER_OFFLINE").is_some_and(|v| !matches!(v.as_str(), "0" | "false" | "no"));
         let file = settings_file(global, home.as_deref())?;
-        Ok(Settings { store, offline, colour, file, home })
+        Ok(Settings { store, offline, file, home })
     }
 }
 

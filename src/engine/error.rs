@@ -8,6 +8,7 @@ use super::{Kind, Place};
 use crate::archive::ArchiveError;
 use crate::digest::Digest;
 use crate::reference::Name;
+use crate::store::StoreError;
 
 /// An engine could not be asked, or refused.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +166,7 @@ impl EngineError {
     /// The blob that turned out damaged on its way out, if that ended the load. It was set aside.
     pub fn damaged(&self) -> Option<Digest> {
         match self {
-            // Until the store can say it.
+            EngineError::Archive(ArchiveError::Store(StoreError::Damaged { found, .. })) => Some(found.expected),
             _ => None,
         }
     }

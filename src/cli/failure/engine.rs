@@ -20,15 +20,19 @@ impl From<&EngineError> for Failure {
                 });
                 failure.hint("start docker or podman, or set DOCKER_HOST or CONTAINER_HOST; `larder pull` works without an engine")
             }
-            EngineError::Unreachable { place, source } => not_answered("unreachable", place).with("it said", source).hint(reach(place, source.kind())),
+            EngineError::Unreachable { place, source } => {
+                not_answered("unreachable", place).with("it said", source).hint(reach(place, source.kind()))
+            }
             EngineError::TimedOut { place, request, after } => not_answered("timed-out", place)
                 .with("asked", request)
                 .with("waited", format!("{} s", after.as_secs_f32()))
                 .hint("see whether it hangs, or wait longer with --engine-timeout"),
-            EngineError::NotLoaded { place, name, said } => Failure::new(Exit::Engine, "not-loaded", format!("{} did not load {name}", place.kind))
-                .with("at", &place.address)
-                .with("it said", said)
-                .hint("the image is whole in the store; make what it complains about right, and run it again"),
+            EngineError::NotLoaded { place, name, said } => {
+                Failure::new(Exit::Engine, "not-loaded", format!("{} did not load {name}", place.kind))
+                    .with("at", &place.address)
+                    .with("it said", said)
+                    .hint("the image is whole in the store; make what it complains about right, and run it again")
+            }
             EngineError::LoadBroken { place, name, sent, size, source } => {
                 Failure::new(Exit::Engine, "load-broken", format!("{} broke off while it loaded {name}", place.kind))
                     .with("at", &place.address)
@@ -36,14 +40,20 @@ impl From<&EngineError> for Failure {
                     .because(source)
                     .hint("see whether it runs, and run it again")
             }
-            EngineError::Refused { place, request, status, said } => Failure::new(Exit::Engine, "refused", format!("{} refused", place.kind))
-                .with("at", &place.address)
-                .with("asked", request)
-                .with("it said", format!("{said} (status {status})")),
+            EngineError::Refused { place, request, status, said } => {
+                Failure::new(Exit::Engine, "refused", format!("{} refused", place.kind))
+                    .with("at", &place.address)
+                    .with("asked", request)
+                    .with("it said", format!("{said} (status {status})"))
+            }
             EngineError::Archive(source) => Failure::from(source),
             EngineError::Address { setting, expected, .. } => refused("address").with("from", setting).with("expected", expected),
-            EngineError::Transport { .. } => refused("transport").hint("make the engine's socket available here, and set DOCKER_HOST=unix:///…"),
-            EngineError::NoContext { path, .. } => refused("no-context").with("looked in", path.display()).hint("`docker context ls` shows what there is"),
+            EngineError::Transport { .. } => {
+                refused("transport").hint("make the engine's socket available here, and set DOCKER_HOST=unix:///…")
+            }
+            EngineError::NoContext { path, .. } => {
+                refused("no-context").with("looked in", path.display()).hint("`docker context ls` shows what there is")
+            }
             _ => refused("engine").because(error),
         }
     }

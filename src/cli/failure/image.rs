@@ -6,12 +6,9 @@ use larder::pull::PullError;
 use larder::reference::{ReferenceError, Repository};
 use larder::upstream::UpstreamError;
 
-<<<<<<< HEAD:src/cli/failure/image.rs
 use super::{Exit, Failure, sized};
 use crate::cli::display;
 
-=======
->>>>>>> engine:src/cli/failure.rs
 impl From<&ReferenceError> for Failure {
     fn from(error: &ReferenceError) -> Failure {
         let failure = Failure::new(Exit::Usage, "reference", error.to_string());

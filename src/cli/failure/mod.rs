@@ -97,7 +97,7 @@ impl Failure {
     }
 
     pub(crate) fn json(&self) -> Value {
-        let details: serde_json::Map<String, Value> = self.details.iter().map(|(k, v)| (k.replace(' ', "_"), json!(v))).collect();
+        let details: Vec<Value> = self.details.iter().map(|(what, value)| json!({ "what": what, "value": value })).collect();
         json!({ "code": self.code, "message": self.message, "details": details, "hint": self.hint, "exit": self.exit.code() })
     }
 }
@@ -116,9 +116,9 @@ macro_rules! from_owned {
     )*};
 }
 from_owned!(
-    ReferenceError,
-    PullError,
-    EnsureError,
+    larder::reference::ReferenceError,
+    larder::pull::PullError,
+    larder::ensure::EnsureError,
     larder::store::StoreError,
     larder::upstream::UpstreamError,
     larder::engine::EngineError

@@ -1,6 +1,6 @@
 //! The store.
 
-use larder::store::StoreError;
+use larder::store::{StoreError, Whereabouts};
 
 use super::{Exit, Failure, sized};
 use crate::cli::display;
@@ -10,8 +10,12 @@ impl From<&StoreError> for Failure {
         let message = error.to_string();
         let failed = |code| Failure::new(Exit::Failed, code, message.clone());
         match error {
-            StoreError::NewerFormat { .. } => failed("newer-format").hint("use the larder that made it, or a newer one, or another folder with --store"),
-            StoreError::NotAStore { .. } => failed("not-a-store").hint("name an empty folder, or one that does not exist yet, with --store"),
+            StoreError::NewerFormat { .. } => {
+                failed("newer-format").hint("use the larder that made it, or a newer one, or another folder with --store")
+            }
+            StoreError::NotAStore { .. } => {
+                failed("not-a-store").hint("name an empty folder, or one that does not exist yet, with --store")
+            }
             StoreError::Unsafe { path, .. } => failed("unsafe-store").hint(format!("run `chmod o-w {}`", path.display())),
             StoreError::ReadOnly { source, .. } => failed("read-only").with("it said", source),
             StoreError::NoSpace { needed, free, .. } => Failure::new(Exit::Failed, "no-space", "no space left for the store")
@@ -20,23 +24,30 @@ impl From<&StoreError> for Failure {
                 .with("at", place(error))
                 .hint("make room, or keep the store elsewhere with --store; what came is kept, and the next run continues it"),
             StoreError::Locked { .. } => failed("locked").hint("wait until it is done, and run it again"),
-            StoreError::Missing { .. } => Failure::new(Exit::NotThere, "missing", message).hint("`larder pull` with the image's reference brings it again"),
-            StoreError::Damaged { found, path, aside } => {
+            StoreError::Missing { .. } => {
+                Failure::new(Exit::NotThere, "missing", message).hint("`larder pull` with the image's reference brings it again")
+            }
+            StoreError::Damaged { found, now } => {
+                let again = "`larder pull` with the image's reference brings it again";
                 let failure = Failure::new(Exit::NotPinned, "damaged", message)
                     .with("expected", sized(&found.expected, found.expected_size))
-                    .with("found", format!("{} in {}", sized(&found.found, found.found_size), path.display()));
-                match aside {
-                    Some(aside) => failure
-                        .with("moved to", aside.display())
-                        .hint("`larder pull` with the image's reference brings it again"),
-                    None => failure.hint("`larder pull` with the image's reference brings it again, once the store can be written"),
+                    .with("found", sized(&found.found, found.found_size));
+                match now {
+                    Whereabouts::Aside(path) => failure.with("moved to", path.display()).hint(again),
+                    Whereabouts::InPlace(path) => {
+                        failure.with("still at", path.display()).hint(format!("{again}, once the store can be written"))
+                    }
                 }
             }
-            StoreError::WrongSize { .. } | StoreError::Mismatch { .. } | StoreError::TooLong { .. } => Failure::new(Exit::NotPinned, "mismatch", message),
+            StoreError::WrongSize { .. } | StoreError::Mismatch { .. } | StoreError::TooLong { .. } => {
+                Failure::new(Exit::NotPinned, "mismatch", message)
+            }
             StoreError::Pin { path, .. } | StoreError::PinTooLarge { path, .. } | StoreError::PinMisplaced { path, .. } => {
                 failed("bad-pin").because(error).hint(format!("move {} away, and pull that image again", path.display()))
             }
-            StoreError::Foreign { path, .. } => failed("foreign").hint(format!("move {} away; larder did not put it there", path.display())),
+            StoreError::Foreign { path, .. } => {
+                failed("foreign").hint(format!("move {} away; larder did not put it there", path.display()))
+            }
             _ => failed("store").because(error),
         }
     }
