@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests make files, run programs and fail as they please")]
 
 mod arrows;
+mod command;
 mod support;
