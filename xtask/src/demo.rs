@@ -15,7 +15,7 @@ use larder::digest::Digest;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::run::{self, Message, Result, cargo, fail};
+use crate::run::{self, Result, fail};
 use crate::socket;
 use crate::support::image::{Media, Recipe};
 use crate::support::registry::Registry;
@@ -41,7 +41,7 @@ enum EngineName {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result {
-    let program = build(arguments.debug)?;
+    let program = run::build_larder(!arguments.debug)?;
     let started = Instant::now();
     let stage = Stage::new(program)?;
     println!("The store of this demonstration is a temporary folder; everywhere else leave the next line out.\n");
@@ -61,20 +61,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     }
     println!("\nThat was all, in {:.1} s; the temporary store is gone again.", started.elapsed().as_secs_f64());
     Ok(())
-}
-
-/// Builds larder and says where it is.
-fn build(debug: bool) -> Result<PathBuf> {
-    eprintln!("building larder{} …", if debug { "" } else { ", optimised (a few minutes, the first time)" });
-    let mut command = cargo();
-    command.args(["build", "--quiet", "--locked", "--package", "larder", "--message-format", "json"]);
-    if !debug {
-        command.arg("--release");
-    }
-    let messages = run::read(&mut command)?;
-    let built = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let program = built.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).last();
-    Ok(program.ok_or_else(|| Message("cargo did not say where it put larder".into()))?)
 }
 
 /// The engine that is shown, as `larder engines --json` describes it.
@@ -134,9 +120,9 @@ impl Stage {
         let listed = String::from_utf8(listed.stdout)?;
         let engines = listed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let word = wanted.and_then(|w| w.to_possible_value()).map(|v| v.get_name().to_owned());
-        let mut usable = engines.filter(|e| e["status"] == "usable").filter_map(|e| {
-            Some(Found { kind: e["engine"].as_str()?.to_owned(), address: e["address"].as_str()?.to_owned() })
-        });
+        let mut usable = engines
+            .filter(|e| e["status"] == "usable")
+            .filter_map(|e| Some(Found { kind: e["engine"].as_str()?.to_owned(), address: e["address"].as_str()?.to_owned() }));
         let found = usable.find(|e| word.as_ref().is_none_or(|w| *w == e.kind));
         match (found, word) {
             (None, Some(word)) => fail(format!("{word} did not answer, see above")),
@@ -183,14 +169,21 @@ impl Stage {
             println!("  {}", entry?.file_name().display());
         }
         let (blobs, bytes) = check_layout(&self.store())?;
-        println!("# read without larder's command: index.json leads to a root, and all {blobs} blobs ({bytes} bytes) have the digests that they are named by");
+        println!(
+            "# read without larder's command: index.json leads to a root, and all {blobs} blobs ({bytes} bytes) have the digests that they are named by"
+        );
         heading("Again: all of it is in the store, so no registry is asked.");
         self.larder(&["pull", "--offline", "--engine", "none", reference])?.succeeded()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(arguments).env("LARDER_DIR", self.store()).env_remove("LARDER_ENGINE").env_remove("LARDER_OFFLINE").stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env("LARDER_DIR", self.store())
+            .env_remove("LARDER_ENGINE")
+            .env_remove("LARDER_OFFLINE")
+            .stdin(Stdio::null());
         command
     }
 
@@ -202,7 +195,9 @@ impl Stage {
         let started = Instant::now();
         let output = command.output()?;
         let took = started.elapsed();
-        for line in [&output.stderr, &output.stdout].iter().flat_map(|o| String::from_utf8_lossy(o).lines().map(str::to_owned).collect::<Vec<_>>()) {
+        for line in
+            [&output.stderr, &output.stdout].iter().flat_map(|o| String::from_utf8_lossy(o).lines().map(str::to_owned).collect::<Vec<_>>())
+        {
             println!("  {line}");
         }
         let code = output.status.code();
