@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
             let layout = stage.folder.path().join("image");
             made.write_layout(&layout, "v1")?;
             let registry = Registry::start();
-            registry.serve_layout("demo/app", &layout);
+            registry.serve_layout("demo/app", &layout)?;
             let reference = format!("{}/demo/app:v1@{}", registry.host(), made.root.digest);
             println!("# a registry on {} serves an image made for this, for linux/amd64 and linux/arm64", registry.host());
             stage.play(&reference, Some(registry), arguments.engine)?;
