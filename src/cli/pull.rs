@@ -15,9 +15,9 @@ use super::session::{self, Chosen, Session};
 
 pub(crate) async fn pull(session: &Session<'_>, args: &args::Pull) -> Result<Exit, Failure> {
     let references = session::references(&args.references, Some(&args.naming))?;
-    let platforms = platforms(session, args).await?;
     let from = session::repositories(&args.upstream)?;
-    let upstream = session.upstream(&args.upstream)?;
+    let upstream = session.upstream(&args.upstream, &references)?;
+    let platforms = platforms(session, args).await?;
     let mut exit = Exit::Done;
     for (reference, name) in references {
         let (platforms, from) = (platforms.clone(), from.clone());

@@ -4,4 +4,6 @@
 
 mod arrows;
 mod command;
+mod real;
 mod support;
+mod upstream;

@@ -1,0 +1,321 @@
+//! Engines: what they are sent, what they show afterwards, and how it is told when they cannot be had.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+
+use larder::digest::Verified;
+use larder::engine::{self, Choice, Engine, EngineError, Environment, Kind};
+use larder::oci::{Config, Descriptor, Document, Image};
+use larder::pin::Pin;
+use larder::reference::Reference;
+use larder::store::Store;
+use tempfile::TempDir;
+
+use crate::support::image::{Made, Recipe};
+
+/// A store with one image in it.
+pub(crate) struct Stored {
+    pub(crate) store: Store,
+    pub(crate) image: Image,
+    pub(crate) pin: Pin,
+    _folder: TempDir,
+}
+
+/// Puts an image for linux/amd64 into a store of its own.
+pub(crate) fn stored(made: &Made, reference: &str) -> Stored {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().join("store")).unwrap();
+    let one = made.platform("linux/amd64");
+    let verified = |of: &Descriptor| Verified::compare(made.bytes(of).to_vec(), &of.digest).unwrap();
+    let (Document::Manifest(manifest), _) = Document::parse(&verified(&one.manifest), None).unwrap() else { panic!("no manifest") };
+    let config = Config::parse(&verified(&one.config)).unwrap();
+    let image = Image::new(made.root.clone(), one.manifest.clone(), manifest, config).unwrap();
+    for blob in image.blobs() {
+        let Some(mut ingest) = store.ingest(blob).unwrap() else { continue };
+        ingest.write(made.bytes(blob)).unwrap();
+        ingest.commit().unwrap();
+    }
+    let asked: Reference = reference.parse().unwrap();
+    let pin = Pin::new(asked.clone(), asked.name(), &image, None);
+    Stored { store, image, pin, _folder: folder }
+}
+
+/// Settings under which only this address is asked for docker.
+fn at(address: &str, timeout: Duration) -> Environment {
+    Environment { docker_host: Some(address.to_owned()), timeout, root: "/nowhere".into(), ..Environment::default() }
+}
+
+const SOON: Duration = Duration::from_millis(100);
+
+/// Answers every connection to a socket with this text, after reading a request's head.
+fn answering(socket: &Path, answer: impl Into<String>) {
+    let answer = answer.into();
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+}
+
+fn with_status(status: u16, body: &str) -> String {
+    format!("HTTP/1.1 {status} Said\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn a_place_without_an_engine_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("a.sock");
+    let address = format!("unix://{}", socket.display());
+    let ask = async || engine::connect(&Choice::Auto, &at(&address, SOON)).await.err().unwrap();
+
+    let missing = ask().await;
+    assert!(
+        matches!(&missing, EngineError::Unreachable { source, place } if source.kind() == std::io::ErrorKind::NotFound && place.address == address && place.found_by == "DOCKER_HOST"),
+        "{missing:?}"
+    );
+
+    drop(UnixListener::bind(&socket).unwrap());
+    let stale = ask().await;
+    assert!(
+        matches!(&stale, EngineError::Unreachable { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused),
+        "{stale:?}"
+    );
+
+    fs::remove_file(&socket).unwrap();
+    let silent = UnixListener::bind(&socket).unwrap();
+    let late = ask().await;
+    assert!(matches!(&late, EngineError::TimedOut { request, after, .. } if request == "GET /version" && *after == SOON), "{late:?}");
+    drop(silent);
+
+    for (answer, as_expected) in [
+        ("SSH-2.0-OpenSSH\r\n".to_owned(), (|e| matches!(e, EngineError::Broken { .. })) as fn(&EngineError) -> bool),
+        (String::new(), |e| matches!(e, EngineError::Broken { .. })),
+        (
+            with_status(403, r#"{"message":"go\naway"}"#),
+            |e| matches!(e, EngineError::Refused { status: 403, said, .. } if said == "go away"),
+        ),
+        (with_status(200, "{}"), |e| matches!(e, EngineError::Unreadable { .. })),
+        (with_status(200, "{}").replace(": 2", ": 9"), |e| matches!(e, EngineError::Broken { .. })),
+    ] {
+        fs::remove_file(&socket).unwrap();
+        answering(&socket, answer.clone());
+        let error = ask().await;
+        assert!(as_expected(&error), "{answer:?}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn when_nobody_answers_every_place_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let environment = Environment { root: folder.path().into(), home: Some(folder.path().into()), timeout: SOON, ..Environment::default() };
+    let Err(EngineError::NoneAnswered { asked }) = engine::connect(&Choice::Auto, &environment).await else { panic!("somebody answered") };
+    let kinds: Vec<_> = asked.iter().map(|(place, _)| place.kind).collect();
+    assert_eq!(kinds, [Kind::Docker, Kind::Docker, Kind::Docker, Kind::Docker, Kind::Podman, Kind::Podman]);
+    assert!(asked.iter().all(|(place, why)| place.found_by == "the usual place" && matches!(why, EngineError::Unreachable { .. })));
+    assert_eq!(engine::survey(&environment).await.len(), asked.len());
+}
+
+#[tokio::test]
+async fn the_engine_is_what_answers() {
+    const PODMAN: &str = r#"{"Components":[{"Name":"Podman Engine","Details":{"APIVersion":"4.3.1"}}],"Version":"4.3.1","ApiVersion":"1.41","Os":"linux","Arch":"amd64"}"#;
+    const DOCKER: &str = r#"{"Version":"20.10.24","ApiVersion":"1.41","Os":"linux","Arch":"aarch64"}"#;
+    let folder = tempfile::tempdir().unwrap();
+    let (podman, docker) = (folder.path().join("p.sock"), folder.path().join("d.sock"));
+    answering(&podman, with_status(200, PODMAN));
+    answering(&docker, with_status(200, DOCKER));
+    let at_podman = at(&format!("unix://{}", podman.display()), SOON);
+    let found = engine::connect(&Choice::Docker, &at_podman).await.unwrap();
+    let about = found.about();
+    assert_eq!((about.kind, about.version.as_str(), about.api.as_str()), (Kind::Podman, "4.3.1", "4.3.1"));
+
+    let environment = Environment { container_host: Some(format!("unix://{}", docker.display())), ..at("unix:///x", SOON) };
+    let wrong = engine::connect(&Choice::Podman, &environment).await.err().unwrap();
+    assert!(matches!(wrong, EngineError::WrongEngine { found: Kind::Docker, .. }), "{wrong:?}");
+    let found = engine::connect(&Choice::Docker, &at(&format!("unix://{}", docker.display()), SOON)).await.unwrap();
+    assert_eq!((found.about().kind, found.about().platform.to_string().as_str()), (Kind::Docker, "linux/arm64"));
+}
+
+mod real {
+    use std::sync::Mutex;
+
+    use larder::archive::ArchiveError;
+    use larder::engine::proof::{Proof, Standing, prove};
+    use larder::event::{self, Event};
+    use larder::pin::Identity;
+
+    use super::*;
+    use crate::support::engine::{Make, RealEngine};
+    use crate::support::image::{Compression, Media};
+
+    const NAME: &str = "r.example.com/team/app:v1";
+    const HELD: Standing = Standing::Held(Proof::Identity(Identity::ImageId));
+
+    async fn connected(to: &RealEngine) -> Box<dyn Engine> {
+        engine::connect(&Choice::Docker, &at(&to.address(), Duration::from_secs(30))).await.unwrap()
+    }
+
+    async fn standing(engine: &dyn Engine, pin: &Pin) -> Standing {
+        let shown = engine.inspect(&pin.name).await.unwrap();
+        prove(pin, shown.as_ref(), None)
+    }
+
+    async fn load(engine: &dyn Engine, stored: &Stored) -> Result<u64, EngineError> {
+        engine.load(&stored.store, &stored.image, &stored.pin.name, &event::silent).await
+    }
+
+    /// Changes one byte in the middle of a blob on the disk.
+    fn damage(stored: &Stored, blob: &Descriptor) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = stored.store.root().join("blobs/sha256").join(blob.digest.hex());
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, bytes).unwrap();
+    }
+
+    async fn every_kind_of_image_is_loaded_and_proved(make: Make) {
+        let real = RealEngine::start(make);
+        let engine = connected(&real).await;
+        let mut number = 0;
+        for media in [Media::Docker, Media::Oci] {
+            for (compression, index) in [(Compression::Gzip, true), (Compression::Mixed, false), (Compression::None, true)] {
+                number += 1;
+                let made = Recipe { media, compression, index, attestations: index, revision: number, ..Recipe::default() }.make();
+                let name = if index { format!("library/app:v{number}") } else { format!("localhost:5000/app:v{number}") };
+                let stored = stored(&made, &name);
+                assert_eq!(standing(&*engine, &stored.pin).await, Standing::Absent);
+
+                let told = Mutex::new(Vec::new());
+                let tell = |event| told.lock().unwrap().push(event);
+                let sent = engine.load(&stored.store, &stored.image, &stored.pin.name, &tell).await.unwrap();
+                assert_eq!(standing(&*engine, &stored.pin).await, HELD);
+                assert_eq!(real.inspect_id(&stored.pin.name.to_string()), Some(stored.pin.image_id().to_string()));
+                assert_eq!(real.count(), number as usize, "one load brings one image");
+
+                let told = told.into_inner().unwrap();
+                let bytes: u64 = told.iter().map(|event| if let Event::LoadProgress { bytes } = event { *bytes } else { 0 }).sum();
+                assert!(matches!(&told[0], Event::LoadStarted { bytes, .. } if *bytes == sent), "{told:?}");
+                assert_eq!((bytes, &told[told.len() - 2..]), (sent, &[Event::LoadSent, Event::LoadFinished][..]));
+
+                let shown = engine.inspect(&stored.pin.name).await.unwrap().unwrap();
+                let usable = engine.usable(&stored.pin, &shown);
+                assert_eq!(real.inspect_id(&usable), Some(stored.pin.image_id().to_string()), "{usable}");
+                assert_eq!(usable.contains('@'), make == Make::Podman);
+                assert_eq!(shown.platform, Some(stored.pin.platform.clone()));
+                assert_eq!(shown.diff_ids, stored.pin.diff_ids);
+            }
+        }
+    }
+
+    async fn another_image_under_the_name_is_found_out(make: Make) {
+        let real = RealEngine::start(make);
+        let engine = connected(&real).await;
+        let (old, new) = (stored(&Recipe::default().make(), NAME), stored(&Recipe { revision: 2, ..Recipe::default() }.make(), NAME));
+        load(&*engine, &old).await.unwrap();
+        assert_eq!(standing(&*engine, &new.pin).await, Standing::Another);
+        load(&*engine, &new).await.unwrap();
+        assert_eq!((standing(&*engine, &new.pin).await, standing(&*engine, &old.pin).await), (HELD, Standing::Another));
+
+        let near = stored(&Recipe::default().make(), "r.example.com/team/app:v11");
+        assert_eq!(standing(&*engine, &near.pin).await, Standing::Absent);
+        real.tag(NAME, "localhost/busybox:1");
+        let short = stored(&Recipe { revision: 2, ..Recipe::default() }.make(), "busybox:1");
+        assert_eq!(standing(&*engine, &short.pin).await, Standing::Absent, "an engine that guesses is not believed");
+        real.remove(NAME);
+        assert_eq!(standing(&*engine, &new.pin).await, Standing::Absent);
+    }
+
+    async fn damage_on_the_disk_names_nothing(make: Make) {
+        let real = RealEngine::start(make);
+        let engine = connected(&real).await;
+        for pick in 0..4 {
+            let stored = stored(&Recipe::default().make(), NAME);
+            let image = &stored.image;
+            let blob = [&image.layers[2], &image.config, &image.manifest, &image.root][pick].clone();
+            damage(&stored, &blob);
+            let error = load(&*engine, &stored).await.unwrap_err();
+            assert_eq!(error.damaged(), Some(blob.digest), "{error:?}");
+            assert_eq!(standing(&*engine, &stored.pin).await, Standing::Absent);
+            assert_eq!(real.count(), 0);
+
+            let error = load(&*engine, &stored).await.unwrap_err();
+            let missing = match error {
+                EngineError::Archive(ArchiveError::Incomplete { layers, missing_layers, missing_documents, missing_bytes, .. }) => {
+                    assert_eq!((layers, missing_bytes), (8, blob.size));
+                    (missing_layers, missing_documents)
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(missing, if pick == 0 { (1, 0) } else { (0, 1) });
+        }
+    }
+
+    async fn an_engine_that_dies_has_loaded_nothing(make: Make) {
+        let mut real = RealEngine::start(make);
+        let engine = connected(&real).await;
+        let large = Recipe { layers: 3, layer_size: 20_000_000, ..Recipe::default() };
+        let stored = stored(&large.make(), NAME);
+        let dying = Mutex::new((0, &mut real));
+        let tell = |event| {
+            let mut dying = dying.lock().unwrap();
+            if let Event::LoadProgress { bytes } = event {
+                dying.0 += bytes;
+                if dying.0 > 10_000_000 {
+                    dying.1.kill();
+                }
+            }
+        };
+        let error = engine.load(&stored.store, &stored.image, &stored.pin.name, &tell).await.unwrap_err();
+        assert!(matches!(&error, EngineError::LoadBroken { sent, size, .. } if *sent > 10_000_000 && sent < size), "{error:?}");
+        let error = engine.inspect(&stored.pin.name).await.unwrap_err();
+        assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+
+        real.restart();
+        assert_eq!(standing(&*engine, &stored.pin).await, Standing::Absent);
+        load(&*engine, &stored).await.unwrap();
+        assert_eq!(standing(&*engine, &stored.pin).await, HELD);
+    }
+
+    async fn an_engine_that_hangs_is_not_waited_for(make: Make) {
+        let real = RealEngine::start(make);
+        let stored = stored(&Recipe::default().make(), NAME);
+        let engine = engine::connect(&Choice::Auto, &at(&real.address(), Duration::from_secs(1))).await.unwrap();
+        real.freeze(true);
+        let error = engine.inspect(&stored.pin.name).await.unwrap_err();
+        real.freeze(false);
+        assert!(matches!(error, EngineError::TimedOut { .. }), "{error:?}");
+        assert_eq!(standing(&*engine, &stored.pin).await, Standing::Absent);
+    }
+
+    macro_rules! on_every_engine {
+        ($($test:ident),*) => {
+            mod docker {
+                $(#[tokio::test]
+                async fn $test() {
+                    super::$test(super::Make::Docker).await;
+                })*
+            }
+            mod podman {
+                $(#[tokio::test]
+                async fn $test() {
+                    super::$test(super::Make::Podman).await;
+                })*
+            }
+        };
+    }
+    on_every_engine!(
+        every_kind_of_image_is_loaded_and_proved,
+        another_image_under_the_name_is_found_out,
+        damage_on_the_disk_names_nothing,
+        an_engine_that_dies_has_loaded_nothing,
+        an_engine_that_hangs_is_not_waited_for
+    );
+}
