@@ -208,7 +208,9 @@ mod real {
                 let shown = engine.inspect(&stored.pin.name).await.unwrap().unwrap();
                 let usable = engine.usable(&stored.pin, &shown);
                 assert_eq!(real.inspect_id(&usable), Some(stored.pin.image_id().to_string()), "{usable}");
-                assert_eq!(usable.contains('@'), make == Make::Podman);
+                // Docker's media types have no name for zstd layers: podman then takes the docker archive in the archive, and makes up a manifest.
+                let by_digest = make == Make::Podman && (media, compression) != (Media::Docker, Compression::Mixed);
+                assert_eq!(usable.contains('@'), by_digest, "{usable}");
                 assert_eq!(shown.platform, Some(stored.pin.platform.clone()));
                 assert_eq!(shown.diff_ids, stored.pin.diff_ids);
             }
@@ -261,7 +263,7 @@ mod real {
     async fn an_engine_that_dies_has_loaded_nothing(make: Make) {
         let mut real = RealEngine::start(make);
         let engine = connected(&real).await;
-        let large = Recipe { layers: 3, layer_size: 20_000_000, ..Recipe::default() };
+        let large = Recipe { layers: 3, layer_size: 10_000_000, compression: Compression::None, ..Recipe::default() };
         let stored = stored(&large.make(), NAME);
         let dying = Mutex::new((0, &mut real));
         let tell = |event| {
