@@ -14,9 +14,9 @@ fn blobs_that_others_need_stay() {
     let one = pinned(&store, "app:1", &[b"base", b"one"]);
     let two = pinned(&store, "app:2", &[b"base", b"two"]);
     let lock = store.exclude().unwrap();
-    let freed = store.remove(&[one.clone()], &lock).unwrap();
+    let freed = store.remove(std::slice::from_ref(&one), &lock).unwrap();
     assert_eq!((freed.blobs, freed.bytes, freed.unclear.len()), (3, one.size - 4, 0));
-    assert_eq!(store.pins().unwrap(), [two.clone()]);
+    assert_eq!(store.pins().unwrap(), vec![two.clone()]);
     assert!(!holds(&store, &one) && !store.has(&blob(b"one")));
     assert!(holds(&store, &two) && store.has(&blob(b"base")) && store.has(&blob(b"two")));
     assert!(!fs::read_to_string(store.root().join("index.json")).unwrap().contains("app:1"));
@@ -68,7 +68,7 @@ fn nothing_is_collected_while_a_pin_cannot_say_what_it_needs() {
     flip(&store, &two.manifest);
     let lock = store.exclude().unwrap();
     for freed in [store.remove(&[one], &lock).unwrap(), store.collect(&lock).unwrap()] {
-        assert_eq!((freed.blobs, &freed.unclear[..]), (0, &[two.clone()][..]));
+        assert_eq!((freed.blobs, &freed.unclear[..]), (0, std::slice::from_ref(&two)));
     }
     assert!(store.has(&blob(b"a")) && store.has(&blob(b"b")));
 }
@@ -100,7 +100,7 @@ fn sizes_tell_own_from_shared() {
     let two = pinned(&store, "app:2", &[b"base", b"more"]);
     let sizes = store.sizes(&[one.clone(), two.clone()]);
     assert_eq!(sizes, [Sizes { own: one.size - 4, shared: 4 }, Sizes { own: two.size - 4, shared: 4 }]);
-    assert_eq!(store.sizes(&[one.clone()]), [Sizes { own: one.size, shared: 0 }]);
+    assert_eq!(store.sizes(std::slice::from_ref(&one)), [Sizes { own: one.size, shared: 0 }]);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn verify_finds_all_that_is_wrong() {
     let mut each = |finding: Finding| match finding {
         Finding::Damaged { found, now: Whereabouts::Aside(at) } => damaged.push((found.expected, at.exists())),
         Finding::Damaged { .. } => panic!("left in place"),
-        Finding::Missing { pin: of, blob } => missing.push((of, blob.digest)),
+        Finding::Missing { pin: of, blob } => missing.push((*of, blob.digest)),
         Finding::Unreadable { .. } => unreadable += 1,
     };
     store.verify(&mut each).unwrap();

@@ -77,6 +77,7 @@ impl RealEngine {
     /// Holds it where it is, so that it takes and answers nothing, until it is let go.
     pub fn freeze(&self, frozen: bool) {
         self.process.signal(if frozen { Signal::STOP } else { Signal::CONT });
+        assert!(wait_until(|| self.process.threads_stopped() == frozen), "a signal takes effect");
     }
 
     /// Starts it again on the files it left.
@@ -307,8 +308,14 @@ impl Process {
         let _ = kill_process_group(self.group, signal);
     }
 
+    /// Whether none of its threads runs or can run.
+    fn threads_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
+        let stopped = |stat: String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+        tasks.map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default()).all(stopped)
+    }
+
     fn kill(&mut self) {
-        // One that was stopped does not see the end of its parent.
         self.signal(Signal::KILL);
         let _ = self.child.wait();
     }
@@ -320,8 +327,9 @@ impl Process {
         if !wait_until(|| self.child.try_wait().expect("a child can be waited for").is_some()) {
             self.kill();
         }
-        // dockerd's containerd is in a group of its own, and outlives a dockerd that was killed.
-        let pid = fs::read_to_string(folder.join("exec/containerd/containerd.pid")).ok();
+        // dockerd's containerd is in a group of its own, and may outlive a dockerd that was killed.
+        let pid_file = folder.join("exec/containerd/containerd.pid");
+        let pid = fs::read_to_string(&pid_file).ok();
         let pid = pid.and_then(|text| Pid::from_raw(text.trim().parse().ok()?));
         // The number may be another process's by now.
         let ours = |pid: &Pid| {
@@ -332,6 +340,8 @@ impl Process {
             let _ = kill_process(pid, Signal::KILL);
             wait_until(|| !ours(&pid));
         }
+        // The next dockerd takes a dead containerd that nobody waited for to be running.
+        let _ = fs::remove_file(pid_file);
         for mount in mounts_below(folder) {
             let _ = Command::new("umount").arg("--lazy").arg(mount).stderr(Stdio::null()).status();
         }
