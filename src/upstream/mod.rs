@@ -31,7 +31,7 @@ pub use self::credentials::{CredentialsError, Login, Secret, Source};
 pub use self::error::UpstreamError;
 pub use self::shown::{Limits, Said, ShownUrl};
 
-use self::auth::Auth;
+use self::auth::{Access, Auth};
 use self::body::Answer;
 use self::error::Result;
 use self::refusal::Wanted;
@@ -213,6 +213,8 @@ impl Upstream {
                     answer.drain().await;
                     pass = self.auth.forget(of, &pass).await;
                 }
+                // Where the registry leads, nothing is known of who asks.
+                _ if !answer.home => return Err(refusal::of_answer(answer, wanted, Access::Anyone).await),
                 _ => return Err(refusal::of_answer(answer, wanted, pass.access).await),
             }
         }

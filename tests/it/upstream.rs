@@ -17,7 +17,7 @@ use larder::digest::Digest;
 use larder::event::Event;
 use larder::oci::Descriptor;
 use larder::reference::{Reference, Repository};
-use larder::upstream::{At, Found, Settings, Upstream, UpstreamError};
+use larder::upstream::{At, Found, Login, Settings, Upstream, UpstreamError};
 use tokio::runtime::{Builder, Runtime};
 
 use super::support::registry::Registry;
@@ -117,6 +117,10 @@ fn settings() -> Settings {
         backoff: Duration::from_millis(1),
         ..Settings::default()
     }
+}
+
+fn login(registry: &str, username: &str, password: &str) -> Login {
+    Login { registry: registry.into(), username: username.into(), password: password.to_owned().into() }
 }
 
 fn repository(text: &str) -> Repository {

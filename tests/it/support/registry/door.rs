@@ -158,12 +158,16 @@ fn take_fault(state: &mut State, seen: &Seen, which: impl Fn(&Fault) -> bool) ->
 
 fn decide(here: &Here, seen: &Seen) -> io::Result<Answer> {
     let state = &mut *lock(&here.state);
-    // These come before anyone looks who asks.
-    let early = |fault: &Fault| matches!(fault, Fault::Status(..) | Fault::Answer(..) | Fault::RedirectTo(_));
+    // These come before anyone looks who asks; at the token server, so do redirects.
+    let early = |fault: &Fault| match fault {
+        Fault::Status(..) | Fault::Answer(..) => true,
+        Fault::RedirectTo(_) => seen.path == "/token",
+        _ => false,
+    };
     match take_fault(state, seen, early) {
         Some(Fault::Status(status, after, _)) => return Ok(status_only(status, after)),
         Some(Fault::Answer(status, headers, body)) => return Ok(made(status, &headers, &body)),
-        Some(Fault::RedirectTo(url)) => return Ok(made(307, &[("location", url)], &Bytes::new())),
+        Some(Fault::RedirectTo(url)) => return Ok(elsewhere(&url)),
         _ => {}
     }
     if seen.path == "/token" {
@@ -173,6 +177,9 @@ fn decide(here: &Here, seen: &Seen) -> io::Result<Answer> {
         return Ok(answer);
     }
     let fault = take_fault(state, seen, |_| true);
+    if let Some(Fault::RedirectTo(url)) = &fault {
+        return Ok(elsewhere(url));
+    }
     if let (Some(Fault::ExpireTokens), Access::Bearer { tokens, .. }) = (&fault, &state.access) {
         tokens.expire();
     }
@@ -335,6 +342,10 @@ fn status_only(status: u16, after: Option<&'static str>) -> Answer {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(after));
     }
     answer
+}
+
+fn elsewhere(url: &str) -> Answer {
+    made(StatusCode::TEMPORARY_REDIRECT.as_u16(), &[("location", url.to_owned())], &Bytes::new())
 }
 
 fn made(status: u16, headers: &[(&'static str, String)], body: &Bytes) -> Answer {
