@@ -16,8 +16,9 @@ use serde::Deserialize;
 
 use super::challenge::Challenge;
 use super::credentials::{self, Credential, CredentialsError, Source};
-use super::error::{Result, Said, ShownUrl, UpstreamError};
+use super::error::{Result, UpstreamError};
 use super::refusal::{self, Wanted};
+use super::shown::{Said, ShownUrl};
 use super::wire::{Ask, Wire};
 use crate::json;
 use crate::reference::Repository;

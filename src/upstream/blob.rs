@@ -10,9 +10,10 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::Upstream;
 use super::body::Answer;
-use super::error::{Result, ShownUrl, UpstreamError};
+use super::error::{Result, UpstreamError};
 use super::refusal::Wanted;
 use super::retry::Retry;
+use super::shown::ShownUrl;
 use super::wire::Ask;
 use crate::digest::Digest;
 use crate::oci::Descriptor;

@@ -304,3 +304,112 @@ async fn read(path: &Path) -> Result<Option<File>> {
     let parsed = json::parse(&text, &["auths", "credHelpers", "credsStore"]);
     parsed.map(Some).map_err(|e| CredentialsError::Malformed { path: path.to_owned(), line: e.line() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::Reference;
+
+    /// What is found for `image` in a file that holds `text`.
+    async fn found(text: &str, image: &str) -> Result<Option<Credential>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.json");
+        std::fs::write(&path, text).unwrap();
+        let helper = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/helper.sh");
+        std::os::unix::fs::symlink(helper, folder.path().join("docker-credential-server")).unwrap();
+        let settings = Settings { credential_files: vec![path], helper_folders: vec![folder.path().into()], ..Settings::default() };
+        let reference: Reference = image.parse().unwrap();
+        Ok(find(&settings, reference.repository()).await?.map(|(credential, _)| credential))
+    }
+
+    fn basic(username: &str, password: &str) -> Option<Credential> {
+        Some(Credential::Basic { username: username.into(), password: Secret(password.into()) })
+    }
+
+    // `a:1`, `b:2`, `c:3` in base64.
+    const A: &str = r#"{"auth":"YTox"}"#;
+    const B: &str = r#"{"auth":"Yjoy"}"#;
+    const C: &str = r#"{"auth":"Yzoz"}"#;
+
+    #[tokio::test]
+    async fn the_longest_key_that_fits_is_taken() {
+        let text = format!(r#"{{"auths":{{"h.io":{A},"h.io/team":{B},"h.io/team/app":{C},"h.io/tea":{A}}}}}"#);
+        let cases = [
+            ("h.io/x", basic("a", "1")),
+            ("h.io/team/y", basic("b", "2")),
+            ("h.io/team/app", basic("c", "3")),
+            ("h.io/team/app/z", basic("c", "3")),
+            ("h.io/teams/x", basic("a", "1")),
+            ("h.io:5000/x", None),
+            ("other.io/team/app", None),
+        ];
+        for (image, expected) in cases {
+            assert_eq!(found(&text, image).await.unwrap(), expected, "{image}");
+        }
+    }
+
+    #[tokio::test]
+    async fn docker_hub_is_known_by_all_its_names() {
+        for key in [
+            "https://index.docker.io/v1/",
+            "index.docker.io",
+            "docker.io",
+            "registry-1.docker.io",
+            "https://registry-1.docker.io/v2/",
+            "index.docker.io/v1/",
+            "docker.io/library",
+            "docker.io/library/redis",
+        ] {
+            let text = format!(r#"{{"auths":{{"{key}":{A}}}}}"#);
+            assert_eq!(found(&text, "redis").await.unwrap(), basic("a", "1"), "{key}");
+        }
+        for key in ["https://docker.io.evil.io/v1/", "hub.docker.io", "docker.io/team", "evil.io/docker.io"] {
+            let text = format!(r#"{{"auths":{{"{key}":{A}}}}}"#);
+            assert_eq!(found(&text, "redis").await.unwrap(), None, "{key}");
+        }
+        let text = r#"{"credHelpers":{"docker.io":"server"}}"#;
+        assert_eq!(found(text, "redis").await.unwrap(), basic("https://index.docker.io/v1/", "s3cret"));
+        let text = r#"{"credsStore":"server"}"#;
+        assert_eq!(found(text, "ghcr.io/a/b").await.unwrap(), basic("ghcr.io", "s3cret"));
+    }
+
+    #[tokio::test]
+    async fn entries_are_read_as_docker_and_podman_write_them() {
+        let token = |t: &str| Secret(t.into());
+        let cases = [
+            (r#"{"auth":"YTox"}"#, basic("a", "1")),
+            (r#"{"auth":"YTpwYXNzOndvcmQ="}"#, basic("a", "pass:word")),
+            (r#"{"auth":"YToxAAAA"}"#, basic("a", "1")),
+            (r#"{"username":"a","password":"1"}"#, basic("a", "1")),
+            (r#"{"auth":"YTo=","identitytoken":"t"}"#, Some(Credential::Identity(token("t")))),
+            (r#"{"registrytoken":"t"}"#, Some(Credential::Token(token("t")))),
+            (r#"{"auth":"YTox","identitytoken":"","email":"x"}"#, basic("a", "1")),
+            (r#"{"auth":null}"#, None),
+            ("{}", None),
+        ];
+        for (entry, expected) in cases {
+            let text = format!(r#"{{"auths":{{"h.io":{entry}}},"HttpHeaders":{{"User-Agent":"x"}},"detachKeys":"ctrl-e,e"}}"#);
+            assert_eq!(found(&text, "h.io/x").await.unwrap(), expected, "{entry}");
+        }
+        for empty in ["", "\n", "{}", r#"{"auths":null,"credHelpers":null,"credsStore":""}"#] {
+            assert_eq!(found(empty, "h.io/x").await.unwrap(), None, "{empty}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_an_error_that_tells_no_secret() {
+        let texts = [
+            r#"{"auths":{"h.io":{"auth":"s3cret"}}}"#,
+            r#"{"auths":{"h.io":{"auth":"czNjcmV0"}}}"#,
+            r#"{"auths":{"h.io":"s3cret"}}"#,
+            r#"{"auths":{"h.io":{"password":["s3cret"]}}}"#,
+            r#"{"s3cret"#,
+            r#"{"credsStore":"s3cret/../x"}"#,
+        ];
+        for text in texts {
+            let error = found(text, "h.io/x").await.unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("s3cret") && !shown.contains("czNjcmV0"), "{shown}");
+        }
+    }
+}

@@ -14,8 +14,9 @@ use reqwest::{Certificate, Client, ClientBuilder, Method, StatusCode, Url};
 
 use super::Settings;
 use super::body::Answer;
-use super::error::{Result, ShownUrl, UpstreamError};
+use super::error::{Result, UpstreamError};
 use super::failure;
+use super::shown::ShownUrl;
 
 /// How often one place may lead to another.
 const REDIRECTS: usize = 5;
@@ -70,9 +71,11 @@ impl Wire {
             request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone());
         }
         let home = url.origin() == ask.url.origin();
-        match request.send().await {
-            Ok(response) => Ok(Answer::new(response, shown, home, self.settings.read_timeout)),
-            Err(error) => Err(failure::of_request(shown, error, self.settings.read_timeout)),
+        let patience = self.settings.read_timeout;
+        match tokio::time::timeout(patience, request.send()).await {
+            Ok(Ok(response)) => Ok(Answer::new(response, shown, home, patience)),
+            Ok(Err(error)) => Err(failure::of_request(shown, error)),
+            Err(_) => Err(UpstreamError::TimedOut { url: shown, after: patience }),
         }
     }
 
@@ -93,7 +96,9 @@ impl Wire {
         let mut next = next.ok_or_else(|| UpstreamError::LostRedirect { url: url() })?;
         next.set_fragment(None);
         // A registry behind a proxy that ends TLS often does not know that it is asked by HTTPS; it is not followed either.
-        if next.scheme() == "http" && (from.scheme() == "https" || !self.plain_allowed(&next)) {
+        // Nor is a place elsewhere that leads to services of this machine.
+        let inward = is_loopback(&next) && !is_loopback(from);
+        if next.scheme() == "http" && (from.scheme() == "https" || inward || !self.plain_allowed(&next)) {
             return Err(UpstreamError::InsecureRedirect { url: url(), to: ShownUrl::from(&next) });
         }
         Ok(Some(next))
@@ -145,7 +150,6 @@ impl Wire {
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .connect_timeout(self.settings.connect_timeout)
-            .read_timeout(self.settings.read_timeout)
             .dns_resolver(Arc::new(Resolver))
             .user_agent(self.settings.user_agent.as_str());
         // As Go's programs do it, whatever the environment says.
