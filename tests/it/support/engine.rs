@@ -46,6 +46,8 @@ impl RealEngine {
         for name in ["config", "tmp"] {
             fs::create_dir(folder.path().join(name)).expect("a new folder can be written");
         }
+        // podman insists on a file where it is told that there is one.
+        fs::write(folder.path().join("config/config.json"), "{}").expect("a new folder can be written");
         let features = serde_json::json!({ "features": { "containerd-snapshotter": make == Make::NewerDockerWithContainerd } });
         // Docker 20 knows no such feature, and takes no feature for granted.
         let text = if make == Make::Docker { "{}".to_owned() } else { features.to_string() };
