@@ -22,7 +22,7 @@ use crate::upstream::{Upstream, UpstreamError};
 const AT_ONCE: usize = 4;
 
 /// How many pieces of a blob may wait for its writer.
-const WAITING: usize = 4;
+const WAITING: usize = 2;
 
 type Result<T> = std::result::Result<T, PullError>;
 
