@@ -231,13 +231,16 @@ impl Cache<'_> {
 
     /// The newest pin that answers to a reference for a platform. Only the store is asked.
     pub fn known(&self, reference: &Reference, name: &Name, platform: &Platform) -> Result<Option<Pin>> {
-        let asked = match reference.digest() {
-            Some(digest) => name.pinned_to(digest),
-            None => name.to_reference(),
-        };
-        let pins = self.store.find(&asked, None)?;
+        let pins = self.store.find(&named(reference, name), None)?;
         let ranked = pins.into_iter().filter_map(|pin| Some((platform.rank(&pin.platform)?, pin)));
         Ok(ranked.min_by_key(|(rank, _)| *rank).map(|(_, pin)| pin))
+    }
+
+    /// The newest pin that answers to a reference, if all that do are for one platform.
+    pub fn known_for_one_platform(&self, reference: &Reference, name: &Name) -> Result<Option<Pin>> {
+        let mut pins = self.store.find(&named(reference, name), None)?.into_iter();
+        let newest = pins.next();
+        Ok(newest.filter(|newest| pins.all(|pin| pin.platform == newest.platform)))
     }
 
     async fn resolve(&self, want: &Want, documents: &mut BTreeMap<Digest, Verified>) -> Result<Root> {
@@ -395,6 +398,14 @@ impl Cache<'_> {
             }
         }
         Ok(pins)
+    }
+}
+
+/// The reference under the name that its image bears.
+fn named(reference: &Reference, name: &Name) -> Reference {
+    match reference.digest() {
+        Some(digest) => name.pinned_to(digest),
+        None => name.to_reference(),
     }
 }
 

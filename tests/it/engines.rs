@@ -141,7 +141,7 @@ async fn the_engine_is_what_answers() {
     let wrong = engine::connect(&Choice::Podman, &environment).await.err().unwrap();
     assert!(matches!(wrong, EngineError::WrongEngine { found: Kind::Docker, .. }), "{wrong:?}");
     let found = engine::connect(&Choice::Docker, &at(&format!("unix://{}", docker.display()), SOON)).await.unwrap();
-    assert_eq!((found.about().kind, found.about().platform.to_string().as_str()), (Kind::Docker, "linux/arm64"));
+    assert_eq!((found.about().kind, found.platform().await.unwrap().to_string().as_str()), (Kind::Docker, "linux/arm64"));
 }
 
 /// An engine that says it is docker and answers a load with this text, before it has read much of the archive.
