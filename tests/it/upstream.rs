@@ -153,6 +153,19 @@ fn everything(error: &UpstreamError) -> String {
     text
 }
 
+#[test]
+fn what_the_door_does_can_be_done_on_any_thread() {
+    fn on_any<T: Send>(_: T) {}
+    let door = Door::new();
+    let blob = door.put(b"x");
+    on_any(&door.upstream);
+    on_any(door.upstream.manifest(&door.of, At::Tag("1"), &larder::event::silent));
+    on_any(door.upstream.head(&door.of, "1"));
+    let mut stream = run(door.upstream.blob(&door.of, &blob, 0, &larder::event::silent)).unwrap();
+    on_any(stream.chunk());
+    on_any(stream);
+}
+
 /// Asserts that a value has this form.
 macro_rules! assert_matches {
     ($value:expr, $pattern:pat $(if $guard:expr)? $(, $($context:tt)+)?) => {

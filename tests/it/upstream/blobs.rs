@@ -42,7 +42,7 @@ fn the_rest_of_a_blob_is_asked_for_alone() {
 fn a_cut_blob_is_continued_without_fetching_a_byte_twice() {
     let door = Door::new();
     let blob = door.put(&content(60_000));
-    for k in [0, 1, 2, 100, 8191, 8192, 8193, 29_999, 59_998, 59_999] {
+    for k in [1, 8191, 8192, 8193, 59_998, 59_999].into_iter().chain((0..60_000).step_by(300)) {
         door.registry.forget();
         door.registry.fault(blob.digest, Fault::CutOnceAfter(k));
         door.get_whole(&blob);
