@@ -33,12 +33,12 @@ const REALMS: [(&str, &str); 4] = [
 /// All passes that are held.
 #[derive(Default)]
 pub(super) struct Auth {
-    sessions: Mutex<HashMap<Repository, Arc<tokio::sync::Mutex<Session>>>>,
+    standings: Mutex<HashMap<Repository, Arc<tokio::sync::Mutex<Standing>>>>,
 }
 
 /// What is known of one repository.
 #[derive(Default)]
-struct Session {
+struct Standing {
     header: Option<HeaderValue>,
     until: Option<Instant>,
     /// How often the pass was changed, so that of many who were refused with one pass only the first asks for another.
@@ -96,37 +96,37 @@ impl Access {
 impl Auth {
     /// The pass that is held for this repository; waits for one that is being asked for.
     pub(super) async fn pass(&self, of: &Repository) -> Pass {
-        self.session(of).lock().await.pass()
+        self.standing(of).lock().await.pass()
     }
 
     /// Another pass in the place of one that was refused with these headers.
     pub(super) async fn renew(&self, wire: &Wire, of: &Repository, asked: &Url, used: &Pass, headers: &HeaderMap) -> Result<Pass> {
-        let session = self.session(of);
-        let mut session = session.lock().await;
-        if session.round == used.round {
+        let standing = self.standing(of);
+        let mut standing = standing.lock().await;
+        if standing.round == used.round {
             let challenge = Challenge::choose(headers).ok_or_else(|| UpstreamError::Challenge { url: ShownUrl::from(asked) })?;
-            *session = Request { wire, of, asked }.answer(challenge, used).await?;
+            *standing = Request { wire, of, asked }.answer(challenge, used).await?;
         }
-        Ok(session.pass())
+        Ok(standing.pass())
     }
 
     /// Gives up a pass that was refused without a word about what would do.
     pub(super) async fn forget(&self, of: &Repository, used: &Pass) -> Pass {
-        let session = self.session(of);
-        let mut session = session.lock().await;
-        if session.round == used.round {
-            *session = Session { round: used.round + 1, ..Session::default() };
+        let standing = self.standing(of);
+        let mut standing = standing.lock().await;
+        if standing.round == used.round {
+            *standing = Standing { round: used.round + 1, ..Standing::default() };
         }
-        session.pass()
+        standing.pass()
     }
 
-    fn session(&self, of: &Repository) -> Arc<tokio::sync::Mutex<Session>> {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.entry(of.clone()).or_default().clone()
+    fn standing(&self, of: &Repository) -> Arc<tokio::sync::Mutex<Standing>> {
+        let mut standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        standings.entry(of.clone()).or_default().clone()
     }
 }
 
-impl Session {
+impl Standing {
     fn pass(&self) -> Pass {
         let fresh = self.until.is_none_or(|until| Instant::now() < until);
         Pass { header: self.header.clone().filter(|_| fresh), access: self.access.clone(), round: self.round }
@@ -142,14 +142,14 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    async fn answer(&self, challenge: Challenge, used: &Pass) -> Result<Session> {
+    async fn answer(&self, challenge: Challenge, used: &Pass) -> Result<Standing> {
         let found = authfile::find(&self.wire.settings, self.of).await;
         let (found, access) = match found {
             Ok(found) => (found, Access::Anyone),
             Err(e) => (None, Access::Unreadable(Arc::new(e))),
         };
         let round = used.round + 1;
-        let straight = |header, from| Session { header: Some(header), until: None, round, access: Access::Sent(from) };
+        let straight = |header, from| Standing { header: Some(header), until: None, round, access: Access::Sent(from) };
         match (challenge, found) {
             (_, Some((Credential::Token(token), from))) => Ok(straight(self.header(bearer(token.expose()))?, from)),
             (Challenge::Basic, Some((Credential::Basic { username, password }, from))) => {
@@ -163,7 +163,7 @@ impl Request<'_> {
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.of.path()));
                 let server = TokenServer { wire: self.wire, trusted: self.trusts(&realm), realm, service, scope, asked: self.shown() };
                 let (token, access) = server.token(found, access).await?;
-                Ok(Session { header: Some(token.header), until: Some(Instant::now() + token.lasts), round, access })
+                Ok(Standing { header: Some(token.header), until: Some(Instant::now() + token.lasts), round, access })
             }
         }
     }

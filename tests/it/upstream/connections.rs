@@ -1,6 +1,5 @@
 //! How a connection comes about, and when it must not.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use super::super::support::registry::{Access, Connected, Fault, Registry, Tokens, Wrap};
-use super::{Door, MANIFEST, assert_matches, repository, run, settings};
+use super::{Door, MANIFEST, assert_matches, raw, repository, run, settings};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
@@ -34,7 +33,7 @@ fn secure(certificate: &str) -> Registry {
 
 /// A door that asks this registry by HTTPS, and trusts these authorities besides the system's.
 fn by_https(registry: Registry, roots: &[&str]) -> Door {
-    let settings = Settings { https: vec!["127.0.0.1".into()], roots: roots.iter().map(|r| fixture(r)).collect(), ..settings() };
+    let settings = Settings { https: vec![registry.host()], roots: roots.iter().map(|r| fixture(r)).collect(), ..settings() };
     let door = Door::to(registry, settings);
     door.put_manifest();
     door
@@ -135,20 +134,6 @@ fn a_name_with_two_addresses_is_reached_at_the_one_that_answers() {
     let of = repository(&format!("localhost:{}/some/app", registry.port()));
     let upstream = Upstream::new(settings()).unwrap();
     run(upstream.manifest(&of, At::Tag("1"), &larder::event::silent)).unwrap();
-}
-
-/// Answers each connection with these bytes, and says where.
-fn raw(answer: Vec<u8>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(&answer);
-        }
-    });
-    address.to_string()
 }
 
 #[test]

@@ -4,7 +4,7 @@ use larder::digest::Digest;
 use larder::upstream::{At, UpstreamError as E};
 
 use super::super::support::registry::Fault;
-use super::{Door, MANIFEST, assert_matches};
+use super::{Door, MANIFEST, assert_matches, impatient};
 
 #[test]
 fn a_manifest_comes_by_tag_and_by_digest() {
@@ -71,7 +71,7 @@ fn a_document_without_end_is_refused() {
 
 #[test]
 fn a_manifest_that_breaks_off_is_asked_for_again() {
-    let door = Door::new();
+    let door = Door::with(impatient());
     let digest = door.put_manifest();
     for fault in [Fault::CutOnceAfter(5), Fault::ResetOnceAfter(5), Fault::StallOnceAfter(5), Fault::Status(503, None, 1)] {
         door.registry.forget();

@@ -88,7 +88,8 @@ impl<'a> Part<'a> {
             Some(Fault::StallAfter(n) | Fault::StallOnceAfter(n)) => Ok(part(n.min(length))?.then(Step::Stall)),
             Some(Fault::Drip(apart)) => Ok(Script::drip(self.bytes(first, length)?.into(), apart)),
             Some(Fault::WrongLength(_)) => Ok(part(length)?.then_cut()),
-            Some(Fault::Longer(n)) => Ok(part(length)?.then(Step::Give(many(n as usize)))),
+            // In one piece, so that the end does not fall between two.
+            Some(Fault::Longer(n)) => Ok(Script::bytes([self.bytes(first, length)?, many(n as usize).to_vec()].concat())),
             Some(Fault::Endless) => Ok(part(length)?.then(Step::Repeat(many(64 << 10)))),
             _ => part(length),
         }
