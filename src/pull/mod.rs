@@ -3,17 +3,19 @@
 //! Joins the store, which knows no network, and the upstream, which knows no disk. Always true: a pin is written
 //! only after every blob that it needs has its name in the store, and no request is made for what is there.
 
+mod fetch;
+
 use std::collections::BTreeMap;
 
 use crate::digest::{Digest, Verified};
 use crate::event::{Event, Tell};
-use crate::fetch::{self, Sources};
 use crate::oci::{Config, Descriptor, Document, DocumentError, Image, Manifest, Platform};
 use crate::pin::Pin;
 use crate::plan::Plan;
 use crate::reference::{Name, Reference, Repository};
 use crate::store::{Store, StoreError};
 use crate::upstream::{At, Found, Upstream, UpstreamError};
+use fetch::Sources;
 
 /// What the main line works with: where images are kept, who may be asked, who is told. Nothing else.
 #[derive(Clone, Copy)]
