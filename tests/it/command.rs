@@ -18,7 +18,10 @@ fn a_wrong_reference_is_refused_with_where_and_why() {
     ");
     let output = Sandbox::new().run(["pull", "--json", "redis@sha512:00"]).expect(2);
     let failed = output.one_json();
-    assert_eq!((failed["status"].as_str(), failed["error"]["code"].as_str(), failed["error"]["exit"].as_u64()), (Some("failed"), Some("reference"), Some(2)));
+    assert_eq!(
+        (failed["status"].as_str(), failed["error"]["code"].as_str(), failed["error"]["exit"].as_u64()),
+        (Some("failed"), Some("reference"), Some(2))
+    );
 }
 
 #[test]

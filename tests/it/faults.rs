@@ -120,7 +120,12 @@ fn manifest(scene: &Scene) -> String {
 
 #[test]
 fn wrong_bytes_are_never_kept() {
-    refused(Fault::FlipByte, layer, 4, &["a layer of ", "failed verification and was thrown away", "expected: sha256:", "received: sha256:", "hint: run it again"]);
+    refused(
+        Fault::FlipByte,
+        layer,
+        4,
+        &["a layer of ", "failed verification and was thrown away", "expected: sha256:", "received: sha256:", "hint: run it again"],
+    );
     refused(Fault::FlipByte, config, 4, &["a config of ", "failed verification"]);
     refused(Fault::FlipByte, root, 4, &["failed verification"]);
     refused(Fault::FlipByte, manifest, 4, &["failed verification"]);
@@ -295,7 +300,10 @@ fn unpinned_references_are_resolved_refused_or_taken_instead() {
     assert!(unmet.stderr.contains("could not be had from") && unmet.stdout.is_empty(), "{unmet}");
     let instead = pull(&["--json", "--allow-unpinned", &gone]).expect(0);
     assert!(instead.stderr.contains("THE PIN WAS NOT MET"), "{instead}");
-    assert_eq!((&instead.one_json()["pin_not_met"], &instead.one_json()["root"]), (&true.into(), &scene.made.root.digest.to_string().into()));
+    assert_eq!(
+        (&instead.one_json()["pin_not_met"], &instead.one_json()["root"]),
+        (&true.into(), &scene.made.root.digest.to_string().into())
+    );
 }
 
 #[test]
@@ -304,7 +312,11 @@ fn another_source_may_have_it() {
     let empty = Registry::start();
     let wanted = format!("{}/{REPOSITORY}:v1@{}", empty.host(), scene.made.root.digest);
     let from = format!("{}/{REPOSITORY}", scene.registry.host());
-    let pulled = scene.sandbox.run(["pull", "--engine", "none", "--platform", "linux/amd64", "--json", "--from", &from, &wanted]).expect(0).one_json();
+    let pulled = scene
+        .sandbox
+        .run(["pull", "--engine", "none", "--platform", "linux/amd64", "--json", "--from", &from, &wanted])
+        .expect(0)
+        .one_json();
     assert_eq!((pulled["pinned"].as_str(), pulled["from"].as_str()), (Some(wanted.as_str()), Some(from.as_str())));
 }
 
@@ -336,7 +348,8 @@ fn pins_of_one_tag_lie_side_by_side() {
     assert!(removed.stderr.contains("freed"), "{removed}");
     let rest = scene.sandbox.run(["inspect", "--no-engines", "--json", &tagged]).expect(0).one_json();
     assert_eq!((&rest["status"], &rest["root"]), (&"present".into(), &newer.root.digest.to_string().into()));
-    let offline = scene.sandbox.run(["pull", "--offline", "--platform", "linux/amd64", &format!("{tagged}@{}", newer.root.digest)]).expect(0);
+    let offline =
+        scene.sandbox.run(["pull", "--offline", "--platform", "linux/amd64", &format!("{tagged}@{}", newer.root.digest)]).expect(0);
     assert!(offline.stdout.contains("all of it was in the store"), "{offline}");
 }
 

@@ -298,7 +298,10 @@ fn without_permission_the_socket_is_named() {
     let scene = Scene::offline(Make::Docker, "docker", "linux/amd64");
     let larder = scene.sandbox.command();
     let mut nobody = Command::new("setpriv");
-    nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(larder.get_program()).args(["engines", "--store", "/nowhere"]);
+    nobody
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(larder.get_program())
+        .args(["engines", "--store", "/nowhere"]);
     nobody.env_clear().envs(larder.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let output = nobody.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
