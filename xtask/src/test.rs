@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::fixtures;
 use crate::packages;
+use crate::releases;
 use crate::run::{self, Result, Steps, cargo, fail};
 
 #[derive(clap::Args)]
@@ -30,6 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     }
     let mut steps = Steps::default();
     if !arguments.fast {
+        steps.step("engines", || releases::prepare(releases::ALWAYS.iter().copied()));
         steps.step("images", || fixtures::build(fixtures::SMALL));
     }
     let whole = arguments.filter.is_empty();
