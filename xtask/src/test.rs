@@ -62,8 +62,10 @@ fn tests(arguments: &Arguments) -> Command {
 /// Licences, bans and sources need no network; advisories are asked for where the network allows.
 fn dependencies() -> Result {
     if cargo().args(["deny", "--version"]).output().map_or(true, |o| !o.status.success()) {
-        eprintln!("cargo-deny is not installed: licences, bans and advisories were not checked (`cargo install --locked cargo-deny`)");
-        return Ok(());
+        if !run::ask("cargo-deny is missing. Install it now?", true)? {
+            return fail("cargo-deny is missing, so licences and bans were not checked\n  hint: cargo install --locked cargo-deny");
+        }
+        run::run(cargo().args(["install", "--locked", "--quiet", "cargo-deny"]))?;
     }
     run::run(cargo().args(["deny", "check", "bans", "licenses", "sources"]))?;
     let fetched = cargo().args(["deny", "fetch", "db"]).output().is_ok_and(|o| o.status.success());
