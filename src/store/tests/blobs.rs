@@ -2,6 +2,7 @@ use std::io::Read;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::super::error::writing;
 use super::*;
 use crate::digest::mismatch_in;
 
@@ -264,8 +265,11 @@ fn what_cannot_fit_is_refused() {
 }
 
 #[test]
-fn a_full_disk_says_what_is_needed_and_keeps_the_part() {
-    let full = std::path::Path::new("/dev/full");
-    let failed = super::super::error::writing("writing", full)(std::io::ErrorKind::StorageFull.into()).needing(u64::MAX);
-    assert!(matches!(failed, StoreError::NoSpace { needed: u64::MAX, .. }));
+fn no_room_says_how_much_is_needed() {
+    let (_folder, store) = store();
+    let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+    let at = store.scratch().join("not there yet");
+    let Err::<(), _>(StoreError::NoSpace { path, needed, free }) = Err(writing("writing", &at)(full()).needing(u64::MAX)) else { panic!() };
+    assert_eq!((path, needed), (at, u64::MAX));
+    assert!(free > 0, "the free space is that of the folder above");
 }

@@ -94,6 +94,39 @@ fn whoever_removes_is_alone() {
 }
 
 #[test]
+fn collecting_beside_pulls_takes_nothing_that_is_needed() {
+    let (_folder, store) = store();
+    // Layers that every image has: unreferenced between two pulls, and then counted on again.
+    let pull = |name: &str, layer: &[u8]| {
+        let _counted_on = store.share().unwrap();
+        pinned(&store, name, &[b"base", layer])
+    };
+    let take = |pins: &[Pin]| store.remove(pins, &store.exclude().unwrap()).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            scope.spawn(move || {
+                for round in 0..8 {
+                    let name = format!("app{writer}:{round}");
+                    let pin = pull(&name, name.as_bytes());
+                    if round % 2 == 0 {
+                        take(&[pin]);
+                    }
+                }
+            });
+        }
+        scope.spawn(|| (0..16).for_each(|_| assert!(store.collect(&store.exclude().unwrap()).unwrap().unclear.is_empty())));
+    });
+    let pins = store.pins().unwrap();
+    assert_eq!(pins.len(), 16);
+    store.verify(&mut |finding| panic!("{finding:?}")).unwrap();
+    let needed: usize = 1 + 3 * pins.len();
+    store.collect(&store.exclude().unwrap()).unwrap();
+    assert_eq!(files(&store.root().join("blobs")).len(), needed);
+    let index = fs::read_to_string(store.root().join("index.json")).unwrap();
+    assert!(pins.iter().all(|pin| index.contains(&format!("\"{}\"", pin.name))));
+}
+
+#[test]
 fn sizes_tell_own_from_shared() {
     let (_folder, store) = store();
     let one = pinned(&store, "app:1", &[b"base", b"one"]);
