@@ -101,8 +101,9 @@ impl Bench {
         let index: Digest = digests["index"].as_str().unwrap_or_default().parse()?;
         let archive = folder.path().join("archive.tar");
         let name = format!("{host}/{REPOSITORY}:{TAG}");
-        let from = format!("oci:{}:{TAG}", fixture.layout().display());
-        run::read(Command::new("skopeo").args(["copy", "--quiet", &from, &format!("docker-archive:{}:{name}", archive.display())]))?;
+        // From the registry, as skopeo does not find Docker's media types by name in a layout.
+        let (from, to) = (format!("docker://{name}"), format!("docker-archive:{}:{name}", archive.display()));
+        run::read(Command::new("skopeo").args(["copy", "--quiet", "--src-tls-verify=false", &from, &to]))?;
         Ok(Bench { program, registry, reference: format!("{name}@{index}"), archive, fixture: fixture.name, folder })
     }
 
