@@ -1,6 +1,6 @@
 //! Files as the store needs them: written whole or not at all, on the disk before they have a name, locked by the kernel.
 //!
-//! Owns every rename, sync and lock. Always true: what is named by [`name`] or [`replace`] was synced before; no link is followed
+//! Owns every rename, sync and lock. Always true: what is named by [`replace`] was synced before; no link is followed
 //! in the last part of a path, and nothing but a plain file is opened. What the files mean is for the others.
 //!
 //! After a crash there may be a file `ingest/*.tmp` that nobody has locked; `collect` removes it.
@@ -117,12 +117,6 @@ pub(super) fn sync_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Gives a synced file its name, and brings the name to the disk.
-pub(super) fn name(from: &Path, to: &Path) -> Result<()> {
-    rename(from, to)?;
-    to.parent().map_or(Ok(()), sync_folder)
-}
-
 /// Writes a file whole under another name in `scratch`, and then gives it its own. The name is on the disk once its folder is synced.
 pub(super) fn replace(scratch: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let (temporary, mut file) = scratch_file(scratch)?;
@@ -151,7 +145,7 @@ fn scratch_file(folder: &Path) -> Result<(std::path::PathBuf, File)> {
     }
 }
 
-/// The only rename in larder.
+/// Gives a file another name. The only rename in larder: whoever names content so has synced it before.
 #[expect(clippy::disallowed_methods, reason = "this is its one home")]
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(writing("naming", to))
