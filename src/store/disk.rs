@@ -228,8 +228,15 @@ pub(super) fn flush_ahead(file: &File, from: u64, length: u64) {
     }
 }
 
-/// How many bytes can still be written there.
-pub(super) fn free(path: &Path) -> Result<u64> {
+/// What a file system still has room for.
+pub(super) struct Free {
+    pub(super) bytes: u64,
+    pub(super) files: u64,
+}
+
+/// What can still be written there. A file system that does not count its files has room for any number.
+pub(super) fn free(path: &Path) -> Result<Free> {
     let found = rustix::fs::statvfs(path).map_err(|e| reading("asking for the free space of", path)(e.into()))?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    let files = if found.f_files == 0 { u64::MAX } else { found.f_favail };
+    Ok(Free { bytes: found.f_bavail.saturating_mul(found.f_frsize), files })
 }
