@@ -17,8 +17,7 @@ use super::session::{self, Chosen, Session};
 
 /// What `ensure` and `load` share.
 struct Order<'a> {
-    references: &'a args::References,
-    naming: &'a args::Naming,
+    references: Vec<(Reference, Name)>,
     engines: &'a args::Engines,
     platform: Option<&'a Platform>,
     from: Vec<Repository>,
@@ -28,38 +27,37 @@ struct Order<'a> {
 }
 
 pub(crate) async fn ensure(session: &Session<'_>, args: &args::Ensure) -> Result<Exit, Failure> {
+    let references = session::references(&args.references, Some(&args.naming))?;
     let order = Order {
-        references: &args.references,
-        naming: &args.naming,
         engines: &args.engines,
         platform: args.platform.platform.as_ref(),
         from: session::repositories(&args.upstream)?,
         unpinned: pull::unpinned(&args.upstream),
         dry_run: args.dry.dry_run,
-        upstream: session.upstream(&args.upstream)?,
+        upstream: session.upstream(&args.upstream, &references)?,
+        references,
     };
     all(session, &order).await
 }
 
 pub(crate) async fn load(session: &Session<'_>, args: &args::Load) -> Result<Exit, Failure> {
+    let references = session::references(&args.references, Some(&args.naming))?;
     let order = Order {
-        references: &args.references,
-        naming: &args.naming,
         engines: &args.engines,
         platform: args.platform.platform.as_ref(),
         from: Vec::new(),
         unpinned: Unpinned::Resolve,
         dry_run: args.dry.dry_run,
         upstream: None,
+        references,
     };
     all(session, &order).await
 }
 
 async fn all(session: &Session<'_>, order: &Order<'_>) -> Result<Exit, Failure> {
-    let references = session::references(order.references, Some(order.naming))?;
     let mut exit = Exit::Done;
     let chosen = session.engines(order.engines).await;
-    for (reference, name) in &references {
+    for (reference, name) in &order.references {
         for engine in &chosen {
             let done = match engine {
                 Ok(engine) => one(session, order, reference, name, engine).await,

@@ -15,9 +15,9 @@ use super::session::{self, Chosen, Session};
 
 pub(crate) async fn pull(session: &Session<'_>, args: &args::Pull) -> Result<Exit, Failure> {
     let references = session::references(&args.references, Some(&args.naming))?;
-    let platforms = platforms(session, args).await?;
     let from = session::repositories(&args.upstream)?;
-    let upstream = session.upstream(&args.upstream)?;
+    let upstream = session.upstream(&args.upstream, &references)?;
+    let platforms = platforms(session, args).await?;
     let mut exit = Exit::Done;
     for (reference, name) in references {
         let (platforms, from) = (platforms.clone(), from.clone());
@@ -136,7 +136,7 @@ async fn engines_platforms(session: &Session<'_>, args: &args::Pull) -> Result<V
     let mut platforms = Vec::new();
     for (name, chosen) in args.engines.engines.iter().zip(session.engines(&args.engines).await) {
         match chosen {
-            Ok(Chosen::Engine(engine)) => platforms.push(engine.about().platform.clone()),
+            Ok(Chosen::Engine(engine)) => platforms.push(engine.platform().await?),
             Ok(Chosen::None) => platforms.push(session::default_platform()?),
             // Nobody asked for a certain engine: an image can be pulled without any.
             Err(_) if *name == EngineName::Auto => platforms.push(session::default_platform()?),

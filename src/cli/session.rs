@@ -9,7 +9,7 @@ use larder::oci::Platform;
 use larder::pin::Pin;
 use larder::reference::{Name, Reference, Repository};
 use larder::store::{Sizes, Store};
-use larder::upstream;
+use larder::upstream::{self, Login, Upstream};
 
 use super::args::{self, EngineName, Global};
 use super::display::Screen;
@@ -66,19 +66,23 @@ impl Session<'_> {
     }
 
     /// The door to the registries; `None` is offline.
-    pub(crate) fn upstream(&self, args: &args::Upstream) -> Result<Option<upstream::Upstream>, Failure> {
+    pub(crate) fn upstream(&self, args: &args::Upstream, references: &[(Reference, Name)]) -> Result<Option<Upstream>, Failure> {
+        let logins = logins(args, references)?;
         if self.settings.offline {
             return Ok(None);
         }
         let file = &self.settings.file;
         let settings = upstream::Settings {
+            logins,
+            credential_files: self.settings.credential_files(args.authfile.as_deref()),
             insecure: args.insecure.iter().chain(&file.insecure).cloned().collect(),
-            ca_files: args.ca_file.iter().chain(&file.ca_files).cloned().collect(),
+            roots: args.ca_file.iter().chain(&file.ca_files).cloned().collect(),
             trusted_realms: file.trusted_realms.clone(),
-            ..Default::default()
+            tries: args.tries,
+            read_timeout: Duration::from_secs(args.stall),
+            ..upstream::Settings::default()
         };
-        let _ = (Duration::from_secs(args.stall), args.tries, &args.creds, &args.authfile);
-        upstream::Upstream::new(settings).map(Some).map_err(|e| Failure::from(&e))
+        Ok(Some(Upstream::new(settings)?))
     }
 
     /// The engines that were asked for, each once, in order.
@@ -147,6 +151,22 @@ pub(crate) fn references(args: &args::References, naming: Option<&args::Naming>)
         Ok((reference, name))
     };
     args.references.iter().map(one).collect()
+}
+
+/// The credentials of `--creds`: for the one registry that the images are asked of, and for no other.
+fn logins(args: &args::Upstream, references: &[(Reference, Name)]) -> Result<Vec<Login>, Failure> {
+    let Some(creds) = &args.creds else { return Ok(Vec::new()) };
+    let usage = |message| Failure::new(Exit::Usage, "creds", message);
+    let (username, password) = creds.split_once(':').ok_or_else(|| usage("--creds wants a user name, a colon and a password"))?;
+    let mut registries: Vec<&str> = references.iter().map(|(reference, _)| reference.repository().registry()).collect();
+    registries.dedup();
+    match registries[..] {
+        [registry] => {
+            let (registry, username, password) = (registry.to_owned(), username.to_owned(), password.to_owned().into());
+            Ok(vec![Login { registry, username, password }])
+        }
+        _ => Err(usage("--creds is for one registry, and images of several are asked for")),
+    }
 }
 
 /// The repositories of `--from`; a tag or digest written there is of no account.

@@ -47,6 +47,23 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Where docker and podman keep credentials, in the order of containers-auth.json(5); an explicit file is the only one.
+    pub(crate) fn credential_files(&self, authfile: Option<&Path>) -> Vec<PathBuf> {
+        if let Some(file) = authfile.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE").map(PathBuf::from)) {
+            return vec![file];
+        }
+        let path = |name: &str| variable(name).map(PathBuf::from);
+        let home = self.home.as_deref();
+        let runtime = path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers"));
+        let system = PathBuf::from(format!("/run/containers/{}", rustix::process::getuid().as_raw()));
+        let config = path("XDG_CONFIG_HOME").or_else(|| Some(home?.join(".config"))).map(|dir| dir.join("containers"));
+        let docker = path("DOCKER_CONFIG").or_else(|| Some(home?.join(".docker")));
+        let containers = [runtime, Some(system), config].into_iter().flatten().map(|dir| dir.join("auth.json"));
+        containers.chain(docker.map(|dir| dir.join("config.json"))).collect()
+    }
+}
+
 fn homeless(instead: &str) -> Failure {
     Failure::new(Exit::Usage, "no-home", "neither HOME nor XDG_DATA_HOME is set, so there is no folder to keep images in")
         .hint(format!("set HOME, or use {instead}"))

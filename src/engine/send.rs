@@ -83,9 +83,11 @@ async fn watched<T>(upload: impl Future<Output = T>, mut progress: watch::Receiv
     (done, taken)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Starts the work on a thread of its own, whether or not anybody waits for it.
+fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> {
+    let thread = spawn_blocking(work);
     // Such a thread is never cancelled once it runs: what it fails with is a panic, which goes on here.
-    spawn_blocking(work).await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+    async { thread.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())) }
 }
 
 fn write(archive: &Archive, chunks: mpsc::Sender<Result<Bytes, Cut>>) -> Result<(), ArchiveError> {

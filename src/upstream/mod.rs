@@ -1,64 +1,250 @@
-//! STUB of the door to the network: signatures only, replaced by the real one.
-use bytes::Bytes;
+//! The only door to the network: registries.
+//!
+//! Asks a registry for manifests and blobs, by the rules of the
+//! [distribution specification](https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md). Always true: a
+//! manifest that was asked for by digest is the one that has this digest; what a registry says of its content, in
+//! headers, is believed of nothing. Knows nothing of the disk: a blob's bytes are handed out as they come, to be hashed by whoever takes
+//! them. Nothing is read from the environment here but what the HTTP library reads for itself: proxies, and where the system
+//! keeps its certificates.
 
+mod auth;
+mod authfile;
+mod blob;
+mod body;
+mod challenge;
+mod credentials;
+mod error;
+mod failure;
+mod helper;
+mod refusal;
+mod retry;
+mod shown;
+mod token;
+mod wire;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
+
+pub use self::blob::BlobStream;
+pub use self::credentials::{CredentialsError, Login, Secret, Source};
+pub use self::error::UpstreamError;
+pub use self::shown::{Limits, Said, ShownUrl};
+
+use self::auth::{Access, Auth};
+use self::body::Answer;
+use self::error::Result;
+use self::refusal::Wanted;
+use self::retry::Retry;
+use self::wire::{Ask, Wire};
 use crate::digest::{Digest, Verified};
 use crate::event::Tell;
-use crate::oci::Descriptor;
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, INDEX_TYPES, MANIFEST_TYPES};
 use crate::reference::Repository;
 
 /// The door.
-pub struct Upstream;
-/// How it is set up.
-#[derive(Debug, Clone, Default)]
+pub struct Upstream {
+    wire: Wire,
+    auth: Auth,
+}
+
+/// How registries are to be asked. The default asks all by HTTPS but those on loopback, without credentials.
+#[derive(Debug, Clone)]
 pub struct Settings {
+    /// Credentials that go before all that is found in files.
+    pub logins: Vec<Login>,
+    /// Files of credentials, docker's or podman's, the first before the others; those that are not there are passed over. The usual
+    /// order: what `--authfile` or `REGISTRY_AUTH_FILE` says and nothing else; or `$XDG_RUNTIME_DIR/containers/auth.json`,
+    /// `$XDG_CONFIG_HOME/containers/auth.json`, `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`.
+    pub credential_files: Vec<PathBuf>,
+    /// Folders in which credential helpers are looked for before the search path.
+    pub helper_folders: Vec<PathBuf>,
+    /// Hosts, with a port or for all ports, that are asked by plain HTTP.
     pub insecure: Vec<String>,
-    pub ca_files: Vec<std::path::PathBuf>,
+    /// Hosts on loopback, with a port or for all ports, that are asked by HTTPS all the same.
+    pub https: Vec<String>,
+    /// Hosts of token servers that may be sent credentials although they are not their registry's own.
     pub trusted_realms: Vec<String>,
+    /// Files of certificate authorities, in PEM form, that are trusted besides the system's.
+    pub roots: Vec<PathBuf>,
+    /// What larder calls itself.
+    pub user_agent: String,
+    /// How long a connection may take to come about.
+    pub connect_timeout: Duration,
+    /// How long nothing may come.
+    pub read_timeout: Duration,
+    /// How long a credential helper may take.
+    pub helper_timeout: Duration,
+    /// How often something is tried in all, as long as nothing comes of it.
+    pub tries: u32,
+    /// The time to the second try; doubled for each that follows.
+    pub backoff: Duration,
+    /// The longest wait that a registry may ask for; if it asks for more, this is a failure.
+    pub longest_wait: Duration,
 }
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    #[error("stub")]
-    Stub,
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            logins: Vec::new(),
+            credential_files: Vec::new(),
+            helper_folders: Vec::new(),
+            insecure: Vec::new(),
+            https: Vec::new(),
+            trusted_realms: Vec::new(),
+            roots: Vec::new(),
+            user_agent: concat!("larder/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(30),
+            helper_timeout: Duration::from_secs(30),
+            tries: 5,
+            backoff: Duration::from_millis(500),
+            longest_wait: Duration::from_secs(60),
+        }
+    }
 }
-type Result<T> = std::result::Result<T, UpstreamError>;
 
 /// What names a manifest in a repository.
 #[derive(Debug, Clone, Copy)]
 pub enum At<'a> {
+    /// A tag: whatever it means now.
     Tag(&'a str),
+    /// A digest.
     Digest(Digest),
 }
+
 /// A manifest or index that came.
 pub struct Found {
+    /// Its bytes: those that were asked for, or for a tag those that came.
     pub bytes: Verified,
+    /// What the registry says that they are.
     pub media_type: Option<String>,
 }
 
 impl Upstream {
-    pub fn new(_settings: Settings) -> Result<Upstream> {
-        unimplemented!()
+    /// A door that asks as the settings say. Nothing is opened before something is asked.
+    pub fn new(settings: Settings) -> Result<Upstream> {
+        Ok(Upstream { wire: Wire::new(settings), auth: Auth::default() })
     }
-    pub async fn manifest(&self, _of: &Repository, _at: At<'_>, _tell: &Tell<'_>) -> Result<Found> {
-        unimplemented!()
+
+    /// Fetches a manifest or index.
+    pub async fn manifest(&self, of: &Repository, at: At<'_>, tell: &Tell<'_>) -> Result<Found> {
+        let name = match at {
+            At::Tag(tag) => tag.to_owned(),
+            At::Digest(digest) => digest.to_string(),
+        };
+        let url = self.url(of, "manifests", &name)?;
+        let ask = manifest_ask(Method::GET, url);
+        let mut retry = Retry::new(&self.wire.settings, tell);
+        loop {
+            match self.manifest_once(&ask, of, at).await {
+                Ok(found) => return Ok(found),
+                Err(error) => retry.pause(error).await?,
+            }
+        }
     }
-    /// What a tag points to now; None: there is no such tag.
-    pub async fn head(&self, _of: &Repository, _tag: &str) -> Result<Option<Digest>> {
-        unimplemented!()
+
+    async fn manifest_once(&self, ask: &Ask, of: &Repository, at: At<'_>) -> Result<Found> {
+        let mut answer = success(self.ask(ask, of, Wanted::Manifest).await?.plain()?)?;
+        let media_type = answer.header(CONTENT_TYPE).map(|t| shown::plain(t, 200));
+        let bytes = answer.bytes(DOCUMENT_LIMIT).await?;
+        let bytes = match at {
+            At::Tag(_) => Verified::hash(bytes),
+            At::Digest(digest) => {
+                Verified::compare(bytes, &digest).map_err(|source| UpstreamError::WrongManifest { url: answer.url, source })?
+            }
+        };
+        Ok(Found { bytes, media_type })
     }
+
+    /// Asks what a tag means now, without fetching it; none if there is no such tag.
+    ///
+    /// The registry says it in a header, so it is a hint: enough to see that a tag moved, not to pin anything.
+    pub async fn head(&self, of: &Repository, tag: &str) -> Result<Option<Digest>> {
+        let ask = manifest_ask(Method::HEAD, self.url(of, "manifests", tag)?);
+        let mut retry = Retry::new(&self.wire.settings, &crate::event::silent);
+        loop {
+            match self.ask(&ask, of, Wanted::Manifest).await.and_then(success) {
+                Ok(answer) => match answer.header("docker-content-digest").and_then(|d| d.parse().ok()) {
+                    Some(digest) => return Ok(Some(digest)),
+                    None => break,
+                },
+                Err(UpstreamError::NoManifest { .. } | UpstreamError::NoRepository { .. }) => return Ok(None),
+                Err(UpstreamError::Status { status: 405, .. }) => break,
+                Err(error) => retry.pause(error).await?,
+            }
+        }
+        // Registries need not send the header, and some know no HEAD.
+        match self.manifest(of, At::Tag(tag), &crate::event::silent).await {
+            Ok(found) => Ok(Some(found.bytes.digest())),
+            Err(UpstreamError::NoManifest { .. } | UpstreamError::NoRepository { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A blob's bytes from `offset` on; survives cuts by itself.
-    pub async fn blob<'a>(
-        &'a self,
-        _of: &'a Repository,
-        _blob: &'a Descriptor,
-        _offset: u64,
-        _tell: &'a Tell<'a>,
-    ) -> Result<BlobStream<'a>> {
-        unimplemented!()
+    pub async fn blob<'a>(&'a self, of: &'a Repository, blob: &'a Descriptor, offset: u64, tell: &'a Tell<'a>) -> Result<BlobStream<'a>> {
+        let url = self.url(of, "blobs", &blob.digest.to_string())?;
+        if offset > blob.size {
+            return Err(UpstreamError::NoRange { url: ShownUrl::from(&url), offset });
+        }
+        let mut stream = BlobStream::new(self, of, blob, offset, url, Retry::new(&self.wire.settings, tell));
+        stream.open().await?;
+        Ok(stream)
+    }
+
+    /// Asks once, and once more with another pass if that is what the registry wants. Fails with what a refusal means.
+    async fn ask(&self, ask: &Ask, of: &Repository, wanted: Wanted) -> Result<Answer> {
+        let mut pass = self.auth.pass(of).await;
+        let (mut renewed, mut forgotten) = (false, false);
+        loop {
+            let answer = self.wire.send(ask, pass.header.as_ref()).await?;
+            match answer.status() {
+                status if status.is_success() => return Ok(answer),
+                StatusCode::UNAUTHORIZED if answer.home && !renewed => {
+                    renewed = true;
+                    let headers = answer.headers().clone();
+                    answer.drain().await;
+                    pass = self.auth.renew(&self.wire, of, &ask.url, &pass, &headers).await?;
+                }
+                // Amazon's registries answer so to a password that has run out, without asking for another.
+                StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST if answer.home && pass.header.is_some() && !renewed && !forgotten => {
+                    forgotten = true;
+                    answer.drain().await;
+                    pass = self.auth.forget(of, &pass).await;
+                }
+                // Where the registry leads, nothing is known of who asks.
+                _ if !answer.home => return Err(refusal::of_answer(answer, wanted, Access::Anyone).await),
+                _ => return Err(refusal::of_answer(answer, wanted, pass.access).await),
+            }
+        }
+    }
+
+    /// The URL of something in a repository.
+    fn url(&self, of: &Repository, kind: &str, name: &str) -> Result<Url> {
+        let host = if of.registry() == "docker.io" { "registry-1.docker.io" } else { of.registry() };
+        let url = |scheme: &str| {
+            let url = Url::parse(&format!("{scheme}://{host}/v2/{}/{kind}/{name}", of.path()));
+            url.map_err(|_| UpstreamError::Address { registry: of.registry().to_owned() })
+        };
+        let plain = url("http")?;
+        if self.wire.plain_allowed(&plain) { Ok(plain) } else { url("https") }
     }
 }
-pub struct BlobStream<'a>(std::marker::PhantomData<&'a ()>);
-impl BlobStream<'_> {
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
-        unimplemented!()
+
+fn manifest_ask(method: Method, url: Url) -> Ask {
+    let types = [INDEX_TYPES, MANIFEST_TYPES].concat().join(", ");
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_str(&types).expect("media types are a header's text"));
+    Ask { method, url, headers, form: None }
+}
+
+/// The answer if it is the plain success that was asked for, and not an accepted or partial one.
+fn success(answer: Answer) -> Result<Answer> {
+    match answer.status() {
+        StatusCode::OK => Ok(answer),
+        status => Err(UpstreamError::Status { url: answer.url, status: status.as_u16(), said: None }),
     }
 }

@@ -1,9 +1,12 @@
 //! What is done with larder's source besides building it: show it, test it, measure it.
 
+mod bench;
 mod demo;
 mod fixtures;
 mod packages;
+mod releases;
 mod run;
+mod socket;
 mod test;
 
 #[allow(unreachable_pub, dead_code, clippy::unwrap_used, reason = "the support of the tests, which use more of it")]
@@ -26,6 +29,10 @@ struct Arguments {
 enum Task {
     /// Show the main job from end to end: pull by digest, lose the registry, load, prove
     Demo(demo::Arguments),
+    /// Measure larder beside docker, podman, skopeo and others, in turn, on the same image
+    Bench(bench::Arguments),
+    /// Install the engines of other Debian releases into folders of their own, for the tests
+    Engines(releases::Arguments),
     /// Run every check: format, lints, tests on real engines, documentation, dependencies
     Test(test::Arguments),
 }
@@ -33,6 +40,8 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Engines(arguments) => releases::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
     };
     match done {

@@ -15,8 +15,14 @@ pub(crate) const ENGINES: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
 ];
 
+/// What brings the engines of other Debian releases.
+pub(crate) const RELEASES: &[(&str, &str)] = &[("debootstrap", "debootstrap")];
+
 /// Programs that read and write images besides the engines.
 pub(crate) const OTHERS: &[(&str, &str)] = &[("skopeo", "skopeo"), ("umoci", "umoci"), ("strace", "strace")];
+
+/// What larder is measured beside, and with.
+pub(crate) const PEERS: &[(&str, &str)] = &[("skopeo", "skopeo"), ("time", "time")];
 
 /// What `make-image.py` needs.
 pub(crate) const FIXTURES: &[(&str, &str)] = &[("python3", "python3"), ("dpkg-deb", "dpkg"), ("apt-get", "apt"), ("zstd", "zstd")];

@@ -3,9 +3,11 @@
 use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 /// What a task ends with.
 pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
@@ -71,6 +73,20 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
         return fail(format!("`{text}` failed ({})", output.status));
     }
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Builds larder and says where it is.
+pub(crate) fn build_larder(optimised: bool) -> Result<PathBuf> {
+    eprintln!("building larder{} …", if optimised { ", optimised (a few minutes, the first time)" } else { "" });
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--locked", "--package", "larder", "--message-format", "json-render-diagnostics"]);
+    if optimised {
+        command.arg("--release");
+    }
+    let messages = read(&mut command)?;
+    let built = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let program = built.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).next_back();
+    Ok(program.ok_or_else(|| Message("cargo did not say where it put larder".into()))?)
 }
 
 /// Asks a question that is answered with yes or no. Without a terminal, or on CI, the answer is as given.

@@ -1,0 +1,354 @@
+//! Requests and answers, without knowing what a registry is.
+//!
+//! Owns the connections, and the rules that hold for each of them: where plain HTTP is allowed, which addresses are never
+//! dialled, how far one place may lead to another. Always true: credentials that were meant for one origin (scheme,
+//! host, port) are sent to that origin only, and nothing goes from HTTPS to HTTP. Whom credentials are meant for is
+//! `auth`'s affair, what a status means `refusal`'s.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Certificate, Client, ClientBuilder, Method, StatusCode, Url};
+
+use super::Settings;
+use super::body::Answer;
+use super::error::{Result, UpstreamError};
+use super::failure;
+use super::shown::ShownUrl;
+
+/// How often one place may lead to another.
+const REDIRECTS: usize = 5;
+
+/// The connections, made when they are first needed.
+pub(super) struct Wire {
+    pub(super) settings: Settings,
+    /// By what they need: TLS or not, a proxy's leave or not.
+    clients: [OnceLock<Client>; 4],
+}
+
+/// One request, as often as it has to be made.
+pub(super) struct Ask {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    /// A form, which goes to this URL and is never sent on.
+    pub(super) form: Option<String>,
+}
+
+impl Wire {
+    pub(super) fn new(settings: Settings) -> Wire {
+        Wire { settings, clients: Default::default() }
+    }
+
+    /// Asks, with these credentials if any, and follows where the answer leads, without them once that is another origin.
+    pub(super) async fn send(&self, ask: &Ask, mut credentials: Option<&HeaderValue>) -> Result<Answer> {
+        let mut url = ask.url.clone();
+        for _ in 0..=REDIRECTS {
+            let answer = self.send_once(ask, &url, credentials).await?;
+            let Some(next) = self.leads_to(ask, &answer, &url)? else { return Ok(answer) };
+            // What was left once gets nothing when the way leads back: the path is then another's choice.
+            if next.origin() != url.origin() {
+                credentials = None;
+            }
+            answer.drain().await;
+            url = next;
+        }
+        Err(UpstreamError::TooManyRedirects { url: ShownUrl::from(&ask.url), times: REDIRECTS + 1 })
+    }
+
+    async fn send_once(&self, ask: &Ask, url: &Url, credentials: Option<&HeaderValue>) -> Result<Answer> {
+        let shown = ShownUrl::from(url);
+        if let Some(address) = address_of(url).filter(|a| is_blocked(*a)) {
+            return Err(UpstreamError::Blocked { url: shown, address });
+        }
+        let mut request = self.client(url)?.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
+        if let Some(credentials) = credentials {
+            request = request.header(AUTHORIZATION, credentials);
+        }
+        if let Some(form) = &ask.form {
+            request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone());
+        }
+        let home = url.origin() == ask.url.origin();
+        let patience = self.settings.read_timeout;
+        match tokio::time::timeout(patience, request.send()).await {
+            Ok(Ok(response)) => Ok(Answer::new(response, shown, home, patience)),
+            Ok(Err(error)) => Err(failure::of_request(shown, error)),
+            Err(_) => Err(UpstreamError::TimedOut { url: shown, after: patience }),
+        }
+    }
+
+    fn leads_to(&self, ask: &Ask, answer: &Answer, from: &Url) -> Result<Option<Url>> {
+        let follow = [
+            StatusCode::MOVED_PERMANENTLY,
+            StatusCode::FOUND,
+            StatusCode::SEE_OTHER,
+            StatusCode::TEMPORARY_REDIRECT,
+            StatusCode::PERMANENT_REDIRECT,
+        ];
+        if ask.form.is_some() || !follow.contains(&answer.status()) {
+            return Ok(None);
+        }
+        let url = || ShownUrl::from(from);
+        let next = answer.header(LOCATION).and_then(|l| from.join(l).ok());
+        let next = next.filter(|n| matches!(n.scheme(), "http" | "https") && n.username().is_empty() && n.password().is_none());
+        let mut next = next.ok_or_else(|| UpstreamError::LostRedirect { url: url() })?;
+        next.set_fragment(None);
+        if !self.may_lead(from, &next) {
+            return Err(UpstreamError::InsecureRedirect { url: url(), to: ShownUrl::from(&next) });
+        }
+        Ok(Some(next))
+    }
+
+    /// Whether one place may lead to the other: by plain HTTP only where that is allowed, and never from HTTPS, nor from
+    /// elsewhere to what this machine keeps to itself.
+    fn may_lead(&self, from: &Url, to: &Url) -> bool {
+        let inward = is_loopback(to) && !is_loopback(from);
+        to.scheme() == "https" || (from.scheme() == "http" && !inward && self.plain_allowed(to))
+    }
+
+    /// Whether this place may be asked by plain HTTP.
+    pub(super) fn plain_allowed(&self, url: &Url) -> bool {
+        if names(&self.settings.https, url) {
+            return false;
+        }
+        is_loopback(url) || names(&self.settings.insecure, url)
+    }
+
+    fn client(&self, url: &Url) -> Result<&Client> {
+        let (tls, near) = (url.scheme() == "https", is_loopback(url));
+        let slot = &self.clients[usize::from(tls) * 2 + usize::from(near)];
+        if let Some(client) = slot.get() {
+            return Ok(client);
+        }
+        let made = self.make(tls, near)?;
+        Ok(slot.get_or_init(|| made))
+    }
+
+    fn make(&self, tls: bool, near: bool) -> Result<Client> {
+        let setup = |source| UpstreamError::Setup { source };
+        let client = || self.configured(near);
+        if !tls {
+            return client().tls_certs_only([]).build().map_err(setup);
+        }
+        let mut own = Vec::new();
+        for path in &self.settings.roots {
+            own.extend(read_roots(path)?);
+        }
+        // The platform's verifier is content with our own roots alone, so it is asked without them whether it has any.
+        let without = client().build();
+        match without {
+            Ok(client) if own.is_empty() => Ok(client),
+            Ok(_) => client().tls_certs_merge(own).build().map_err(setup),
+            Err(_) => client().tls_certs_only(own.into_iter().chain(bundled_roots())).build().map_err(setup),
+        }
+    }
+
+    fn configured(&self, near: bool) -> ClientBuilder {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let client = Client::builder()
+            .http1_only()
+            .default_headers(headers)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(self.settings.connect_timeout)
+            .dns_resolver(Arc::new(Resolver))
+            .user_agent(self.settings.user_agent.as_str());
+        // As Go's programs do it, whatever the environment says.
+        if near { client.no_proxy() } else { client }
+    }
+}
+
+fn read_roots(path: &Path) -> Result<Vec<Certificate>> {
+    let text = std::fs::read(path).map_err(|source| UpstreamError::Roots { path: path.to_owned(), source })?;
+    let found = Certificate::from_pem_bundle(&text).unwrap_or_default();
+    if found.is_empty() { Err(UpstreamError::NoRoots { path: path.to_owned() }) } else { Ok(found) }
+}
+
+/// What browsers trust, for systems that trust nothing, as small container images do.
+fn bundled_roots() -> impl Iterator<Item = Certificate> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|c| Certificate::from_der(c).ok())
+}
+
+/// The address that a URL names, if it names one and no host name.
+fn address_of(url: &Url) -> Option<IpAddr> {
+    url.host_str()?.trim_matches(['[', ']']).parse().ok()
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match address_of(url) {
+        Some(IpAddr::V4(v4)) => v4.is_loopback(),
+        Some(IpAddr::V6(v6)) => v6.is_loopback() || v6.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback()),
+        None => url.host_str() == Some("localhost"),
+    }
+}
+
+/// Whether the list has this host, either for every port or with just this one.
+fn names(list: &[String], url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default();
+    list.iter().any(|entry| match entry.strip_prefix(host) {
+        Some("") => true,
+        Some(rest) => rest.strip_prefix(':').and_then(|p| p.parse().ok()).is_some_and(|p: u16| Some(p) == port),
+        None => false,
+    })
+}
+
+/// Addresses that lead to the machine's own surroundings: link-local, and where clouds keep secrets for their machines.
+fn is_blocked(address: IpAddr) -> bool {
+    const AMAZON: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    const ALIBABA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+    let v4 = |a: Ipv4Addr| a.is_link_local() || a == ALIBABA;
+    match address {
+        IpAddr::V4(a) => v4(a),
+        IpAddr::V6(a) => a.is_unicast_link_local() || a == AMAZON || embedded(a).is_some_and(v4),
+    }
+}
+
+/// The IPv4 address inside an IPv6 one: mapped, compatible, or behind a translator's well-known prefix.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [.., high, low] = address.segments();
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))),
+        _ => None,
+    }
+}
+
+/// Looks names up as the system does, and hides the addresses that are never dialled.
+struct Resolver;
+
+/// A name leads to addresses that are never dialled, and to no other.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is no address of a registry")]
+pub(super) struct BlockedAddress(pub(super) IpAddr);
+
+/// A name could not be looked up.
+#[derive(Debug, thiserror::Error)]
+#[error("the name could not be resolved")]
+pub(super) struct Unresolved(#[source] pub(super) std::io::Error);
+
+impl reqwest::dns::Resolve for Resolver {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(Unresolved)?;
+            let (blocked, open): (Vec<SocketAddr>, Vec<SocketAddr>) = found.partition(|a| is_blocked(a.ip()));
+            match blocked.first() {
+                Some(address) if open.is_empty() => Err(BlockedAddress(address.ip()).into()),
+                _ => Ok(Box::new(open.into_iter()) as reqwest::dns::Addrs),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn metadata_addresses_are_known_in_every_spelling() {
+        let blocked = [
+            "http://169.254.169.254/",
+            "http://169.254.0.1:80/x",
+            "http://2852039166/",
+            "http://0xA9FEA9FE/",
+            "http://0251.0376.0251.0376/",
+            "http://169.254.43518/",
+            "http://[fe80::1]/",
+            "http://[febf::1]:5000/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://[::ffff:a9fe:a9fe]/",
+            "http://[::169.254.169.254]/",
+            "http://[64:ff9b::a9fe:a9fe]/",
+            "http://[fd00:ec2::254]/",
+            "http://100.100.100.200/",
+        ];
+        for text in blocked {
+            assert!(address_of(&url(text)).is_some_and(is_blocked), "{text}");
+        }
+        for text in
+            ["http://127.0.0.1/", "http://10.0.0.1/", "http://[::1]/", "http://[fd00:ec2::253]/", "http://169.253.1.1/", "http://h.io/"]
+        {
+            assert!(!address_of(&url(text)).is_some_and(is_blocked), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_are_not_a_way_to_metadata_addresses() {
+        // The system takes an address for a name that it knows.
+        let look_up = async |name: &str| reqwest::dns::Resolve::resolve(&Resolver, name.parse().unwrap()).await;
+        for name in ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254"] {
+            let error = look_up(name).await.err().unwrap();
+            assert!(error.downcast_ref::<BlockedAddress>().is_some(), "{name}: {error}");
+        }
+        assert_eq!(look_up("127.0.0.1").await.ok().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_way_leads_neither_out_of_https_nor_inward() {
+        let wire = Wire::new(Settings { insecure: vec!["lan.example".into()], ..Settings::default() });
+        let open = [
+            ("https://a.io", "https://b.io"),
+            ("http://lan.example", "https://b.io"),
+            ("http://lan.example", "http://lan.example:81"),
+            ("http://127.0.0.1:1", "http://127.0.0.1:2"),
+            ("http://127.0.0.1:1", "http://lan.example"),
+        ];
+        let shut = [
+            ("https://a.io", "http://a.io"),
+            ("https://a.io", "http://lan.example"),
+            ("https://a.io", "http://127.0.0.1"),
+            ("http://lan.example", "http://b.io"),
+            ("http://lan.example", "http://127.0.0.1:2375"),
+            ("http://lan.example", "http://[::1]:80"),
+            ("http://lan.example", "http://localhost"),
+        ];
+        for (cases, expected) in [(&open[..], true), (&shut[..], false)] {
+            for (from, to) in cases {
+                assert_eq!(wire.may_lead(&url(from), &url(to)), expected, "{from} {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_and_for_hosts_that_are_named() {
+        let settings = Settings {
+            insecure: vec!["lan.example".into(), "box:5000".into(), "[2001:db8::1]:80".into()],
+            https: vec!["localhost:8443".into()],
+            ..Settings::default()
+        };
+        let wire = Wire::new(settings);
+        for text in [
+            "127.0.0.1:5000",
+            "127.8.9.1",
+            "[::1]:5000",
+            "localhost",
+            "localhost:5000",
+            "lan.example",
+            "lan.example:8080",
+            "box:5000",
+            "[2001:db8::1]",
+        ] {
+            assert!(wire.plain_allowed(&url(&format!("http://{text}/"))), "{text}");
+        }
+        for text in [
+            "localhost:8443",
+            "128.0.0.1",
+            "localhost.evil.io",
+            "box",
+            "box:5001",
+            "box:50000",
+            "xlan.example",
+            "lan.example.io",
+            "127.0.0.1.evil.io",
+            "docker.io",
+        ] {
+            assert!(!wire.plain_allowed(&url(&format!("http://{text}/"))), "{text}");
+        }
+    }
+}

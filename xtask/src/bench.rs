@@ -1,0 +1,232 @@
+//! larder beside docker, podman, skopeo and others on the same image, in turn, on engines and a registry of their own.
+
+mod contest;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::ValueEnum;
+use larder::digest::Digest;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use self::contest::{Entry, Outcome, contest};
+use crate::fixtures::{self, Fixture};
+use crate::packages;
+use crate::run::{self, Message, Result, fail};
+use crate::socket;
+use crate::support::engine::{Make, RealEngine, RealRegistry};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How often each program runs; short questions run ten times as often
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+    /// The image: about that of a Kubernetes node, or one tenth of it
+    #[arg(long, value_enum, default_value_t = Size::Full)]
+    size: Size,
+    /// Only operations whose names contain this text
+    #[arg(long)]
+    only: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Size {
+    Small,
+    Full,
+}
+
+/// The name that the image bears on the measured registry and in the engines.
+const REPOSITORY: &str = "k8s-minikube/kicbase";
+const TAG: &str = "v0.0.22";
+
+pub(crate) fn run(arguments: &Arguments) -> Result {
+    if !packages::is_root() {
+        return fail("the engines that are measured need root\n  hint: run `sudo -E env \"PATH=$PATH\" cargo xtask bench`");
+    }
+    packages::require(&[packages::ENGINES, packages::FIXTURES, packages::PEERS])?;
+    let fixture = if arguments.size == Size::Full { &fixtures::FULL } else { &fixtures::SMALL[0] };
+    fixtures::build(std::slice::from_ref(fixture))?;
+    let program = run::build_larder(true)?;
+    let bench = Bench::set_up(program, fixture)?;
+    report::machine(&bench)?;
+
+    let wanted = |name: &str| arguments.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
+    let rounds = usize::from(arguments.rounds);
+    let mut outcomes = Vec::new();
+    if wanted("start") {
+        outcomes.extend(contest("start", 10 * rounds, vec![Entry::program("larder --version", || bench.larder(&["--version"]))])?);
+    }
+    if wanted("pull") {
+        outcomes.extend(contest("pull", rounds, bench.pulls()?)?);
+    }
+    bench.must(&["pull", "--engine", "none", &bench.reference])?;
+    for make in [Make::Docker, Make::Podman] {
+        let kind = if make == Make::Docker { "docker" } else { "podman" };
+        let operations = [format!("load into {kind}"), format!("held by {kind}")];
+        if operations.iter().any(|name| wanted(name)) {
+            outcomes.extend(bench.engine(make, kind, rounds, &operations, &wanted)?);
+        }
+    }
+    report::table(&outcomes);
+    Ok(())
+}
+
+/// What is measured, and on what.
+struct Bench {
+    program: PathBuf,
+    /// On the disk that the project is on: `/tmp` may be memory.
+    folder: TempDir,
+    registry: RealRegistry,
+    /// The pinned reference.
+    reference: String,
+    /// The image as `docker save` wrote it for as long as docker exists.
+    archive: PathBuf,
+    fixture: &'static str,
+}
+
+impl Bench {
+    fn set_up(program: PathBuf, fixture: &Fixture) -> Result<Bench> {
+        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(run::root().join("target"))?;
+        let registry = RealRegistry::start();
+        let host = registry.host();
+        eprintln!("pushing the image to a registry on {host} …");
+        let script = run::root().join("fixtures/make-image.py");
+        let mut push = Command::new("python3");
+        push.arg(script).arg(fixture.layout()).args(["--tag", TAG, "--push", &format!("http://{host}/{REPOSITORY}")]);
+        let printed = run::read(&mut push)?;
+        let digests: Value = serde_json::from_str(printed.lines().last().unwrap_or_default())?;
+        let index: Digest = digests["index"].as_str().unwrap_or_default().parse()?;
+        let archive = folder.path().join("archive.tar");
+        let name = format!("{host}/{REPOSITORY}:{TAG}");
+        let from = format!("oci:{}:{TAG}", fixture.layout().display());
+        run::read(Command::new("skopeo").args(["copy", "--quiet", &from, &format!("docker-archive:{}:{name}", archive.display())]))?;
+        Ok(Bench { program, registry, reference: format!("{name}@{index}"), archive, fixture: fixture.name, folder })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn name(&self) -> &str {
+        self.reference.split('@').next().unwrap_or_default()
+    }
+
+    /// larder, on a store and in a home of its own.
+    fn larder(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env_clear().env("HOME", self.path()).env("LARDER_DIR", self.path().join("store")).args(arguments).arg("--quiet");
+        quiet(command)
+    }
+
+    fn must(&self, arguments: &[&str]) -> Result {
+        run::read(&mut self.larder(arguments)).map(drop)
+    }
+
+    /// Every program that copies an image from a registry into a folder, each into an empty one.
+    fn pulls(&self) -> Result<Vec<Entry<'_>>> {
+        let target = self.path().join("pulled");
+        let empty = || if target.exists() { fs::remove_dir_all(self.path().join("pulled")) } else { Ok(()) };
+        empty()?;
+        let clear = move || {
+            if self.path().join("pulled").exists() {
+                fs::remove_dir_all(self.path().join("pulled"))?;
+            }
+            Ok(())
+        };
+        let source = self.reference.clone();
+        let pinned =
+            format!("{}@{}", self.name().rsplit_once(':').map_or("", |(r, _)| r), self.reference.split('@').nth(1).unwrap_or_default());
+        let into = target.display().to_string();
+        let mut entries = vec![Entry::program("larder pull", {
+            let into = into.clone();
+            move || {
+                let mut command = self.larder(&["pull", "--engine", "none", &source]);
+                command.env("LARDER_DIR", &into);
+                command
+            }
+        })];
+        let peers: [(&str, &[&str]); 3] = [
+            ("skopeo", &["copy", "--quiet", "--src-tls-verify=false", "docker://{from}", "oci:{into}:v"]),
+            ("crane", &["pull", "--insecure", "--platform", "linux/amd64", "--format", "oci", "{from}", "{into}"]),
+            ("regctl", &["image", "copy", "--host", "reg={host},tls=disabled", "--platform", "linux/amd64", "{from}", "ocidir://{into}:v"]),
+        ];
+        for (program, arguments) in peers {
+            if !packages::is_there(program) {
+                eprintln!("{program} is not on the PATH and is not measured");
+                continue;
+            }
+            let host = self.registry.host();
+            let fill = |a: &&str| a.replace("{from}", &pinned).replace("{into}", &into).replace("{host}", &host);
+            let arguments: Vec<String> = arguments.iter().map(fill).collect();
+            entries.push(Entry::program(format!("{program} {}", arguments[0]), move || {
+                let mut command = Command::new(program);
+                command.args(&arguments).env("HOME", self.path());
+                quiet(command)
+            }));
+        }
+        Ok(entries.into_iter().map(|e| e.before(clear)).collect())
+    }
+
+    /// Loading into an empty engine, and asking an engine that holds the image.
+    fn engine(
+        &self,
+        make: Make,
+        kind: &str,
+        rounds: usize,
+        operations: &[String; 2],
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Outcome>> {
+        let engine = RealEngine::start(make);
+        let [load, held] = operations;
+        let larder = |words: &[&str]| {
+            let mut command = self.larder(words);
+            command.args(["--engine", kind, &self.reference]).env("DOCKER_HOST", engine.address()).env("CONTAINER_HOST", engine.address());
+            command
+        };
+        let loaded = || {
+            engine.load(&self.archive);
+            Ok(())
+        };
+        let mut outcomes = Vec::new();
+        if wanted(load) {
+            let remove = || {
+                if engine.inspect_id(self.name()).is_some() {
+                    engine.remove(self.name());
+                }
+                Ok(())
+            };
+            let entries = vec![
+                Entry::program("larder load", || larder(&["load"])).before(remove),
+                Entry::call(format!("{kind} load"), loaded).before(remove),
+            ];
+            outcomes.extend(contest(load, rounds, entries)?);
+        }
+        run::read(&mut larder(&["ensure", "--offline"]))?;
+        if wanted(held) {
+            let ask = || socket::get(&engine.address(), &format!("/images/{}/json", self.name())).map(drop);
+            let entries = vec![
+                Entry::program("larder check", || larder(&["check"])),
+                Entry::program("larder ensure", || larder(&["ensure"])),
+                Entry::call(format!("{kind}'s own answer"), ask),
+            ];
+            outcomes.extend(contest(held, 10 * rounds, entries)?);
+            outcomes.extend(contest(held, rounds, vec![Entry::call(format!("{kind} load"), loaded)])?);
+        }
+        Ok(outcomes)
+    }
+}
+
+/// Nothing that it prints is shown or costs anything.
+fn quiet(mut command: Command) -> Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// The first line of what a program prints.
+fn first_line(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).output().map_err(|e| Message(format!("{program}: {e}")))?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned())
+}
