@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use super::send::{self, Parcel};
 use super::shown::{self, IdOf, Shown};
@@ -27,11 +28,12 @@ const MANIFESTS: (u32, u32) = (1, 48);
 pub(super) struct Docker {
     wire: Wire,
     about: About,
+    platform: OnceCell<Platform>,
 }
 
 impl Docker {
     pub(super) fn new(wire: Wire, about: About) -> Docker {
-        Docker { wire, about }
+        Docker { wire, about, platform: OnceCell::new() }
     }
 
     fn has_api(&self, wanted: (u32, u32)) -> bool {
@@ -99,6 +101,10 @@ impl Docker {
 impl Engine for Docker {
     fn about(&self) -> &About {
         &self.about
+    }
+
+    fn platform(&self) -> Answer<'_, Platform> {
+        Box::pin(async { Ok(self.platform.get_or_try_init(|| super::platform(&self.wire)).await?.clone()) })
     }
 
     fn inspect<'a>(&'a self, name: &'a Name) -> Answer<'a, Option<Shown>> {
@@ -199,7 +205,7 @@ mod tests {
             (500, "{\"message\":\"no\"}", Some("500 Internal Server Error: no")),
         ];
         for (status, body, said) in table {
-            let reply = Reply { status: StatusCode::from_u16(status).unwrap(), body: body.into() };
+            let reply = Reply { status: StatusCode::from_u16(status).unwrap(), headers: hyper::HeaderMap::new(), body: body.into() };
             assert_eq!(refusal(&reply).as_deref(), said, "{body}");
         }
     }

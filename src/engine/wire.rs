@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
-use hyper::{Method, Request, Response, StatusCode, header};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -38,6 +38,7 @@ pub(super) struct Wire {
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
@@ -76,7 +77,7 @@ impl Wire {
         serde_json::from_slice(&reply.body).map_err(|source| self.unreadable(path, source))
     }
 
-    async fn get(&self, path: &str) -> Result<Reply, EngineError> {
+    pub(super) async fn get(&self, path: &str) -> Result<Reply, EngineError> {
         let asked = async {
             let request = self.request(Method::GET, path, Empty::<Bytes>::new());
             self.exchange(request).await
@@ -165,6 +166,11 @@ where
 }
 
 impl Reply {
+    /// The text of a header; empty if there is none.
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
     /// What the engine said, fit to be shown: its `message`, else the whole text.
     pub(super) fn words(&self) -> String {
         #[derive(Deserialize)]
@@ -211,7 +217,7 @@ async fn collect(response: Response<Incoming>) -> Result<Reply, Failure> {
             bytes.extend_from_slice(&data);
         }
     }
-    Ok(Reply { status: head.status, body: bytes.freeze() })
+    Ok(Reply { status: head.status, headers: head.headers, body: bytes.freeze() })
 }
 
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -46,7 +46,11 @@ impl Store {
     pub(super) fn index_begins_to_change(&self) -> Result<Change> {
         let path = self.stale();
         let stale = disk::size(&path)?.is_some();
-        disk::open_or_make(&path)?;
+        if !stale {
+            // On the disk before the pin is: btrfs keeps no order between two folders.
+            disk::open_or_make(&path)?;
+            disk::sync_folder(self.root())?;
+        }
         Ok(Change { stale })
     }
 

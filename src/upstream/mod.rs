@@ -8,6 +8,7 @@
 //! keeps its certificates.
 
 mod auth;
+mod authfile;
 mod blob;
 mod body;
 mod challenge;
@@ -18,6 +19,7 @@ mod helper;
 mod refusal;
 mod retry;
 mod shown;
+mod token;
 mod wire;
 
 use std::path::PathBuf;

@@ -10,6 +10,8 @@ mod helpers;
 mod manifests;
 mod redirects;
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -108,15 +110,20 @@ impl Door {
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// Short waits, so that a test of a stall is short too.
+/// Short waits, which a busy machine still keeps.
 fn settings() -> Settings {
     Settings {
-        read_timeout: Duration::from_millis(250),
+        read_timeout: Duration::from_secs(3),
         connect_timeout: Duration::from_secs(2),
         helper_timeout: Duration::from_secs(5),
         backoff: Duration::from_millis(1),
         ..Settings::default()
     }
+}
+
+/// For registries that stall: a stall is short.
+fn impatient() -> Settings {
+    Settings { read_timeout: Duration::from_millis(200), ..settings() }
 }
 
 fn login(registry: &str, username: &str, password: &str) -> Login {
@@ -125,6 +132,20 @@ fn login(registry: &str, username: &str, password: &str) -> Login {
 
 fn repository(text: &str) -> Repository {
     text.parse::<Reference>().unwrap().repository().clone()
+}
+
+/// Answers each connection with these bytes, and says where.
+fn raw(answer: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&answer);
+        }
+    });
+    address.to_string()
 }
 
 /// Bytes that do not repeat soon.
@@ -151,6 +172,19 @@ fn everything(error: &UpstreamError) -> String {
         next = error.source();
     }
     text
+}
+
+#[test]
+fn what_the_door_does_can_be_done_on_any_thread() {
+    fn on_any<T: Send>(_: T) {}
+    let door = Door::new();
+    let blob = door.put(b"x");
+    on_any(&door.upstream);
+    on_any(door.upstream.manifest(&door.of, At::Tag("1"), &larder::event::silent));
+    on_any(door.upstream.head(&door.of, "1"));
+    let mut stream = run(door.upstream.blob(&door.of, &blob, 0, &larder::event::silent)).unwrap();
+    on_any(stream.chunk());
+    on_any(stream);
 }
 
 /// Asserts that a value has this form.

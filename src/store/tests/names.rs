@@ -75,6 +75,7 @@ fn platforms_of_one_root_lie_side_by_side() {
     assert_eq!(find("linux/arm/v6"), [v6_again]);
     assert_eq!(find("linux/amd64"), vec![amd64.clone()]);
     assert_eq!(find("linux/s390x"), []);
+    assert_eq!(store.find(&amd64.pinned(), None).unwrap().len(), 3);
     assert_eq!(store.find(&amd64.name.pinned_to(amd64.manifest.digest), None).unwrap(), [amd64]);
     assert_eq!(index(&store), [("docker.io/library/app:1".to_owned(), root.digest)]);
 }
@@ -110,6 +111,8 @@ fn the_index_names_the_newest_root_by_tag_and_older_ones_by_digest() {
     assert_eq!(index(&store), [named(&other), named(&two), older.clone()]);
     store.derive_index().unwrap();
     assert_eq!(index(&store), [named(&two), older, named(&other)]);
+    store.pin(&one).unwrap();
+    assert_eq!(index(&store), [named(&other), named(&one), (two.pinned().to_string(), two.root.digest)]);
 }
 
 #[test]

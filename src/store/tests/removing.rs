@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::Write;
 use std::time::Duration;
 
 use super::super::{Finding, Sizes};
@@ -53,11 +54,14 @@ fn collecting_removes_what_no_pin_needs() {
     let unneeded = add(&store, b"unneeded");
     store.ingest(&blob(b"on its way")).unwrap().unwrap().write(b"on its").unwrap();
     fs::write(store.scratch().join("0123.tmp"), "left").unwrap();
+    let mut busy = fs::File::create(store.scratch().join("4567.tmp")).unwrap();
+    busy.lock().unwrap();
+    busy.write_all(b"busy").unwrap();
     let freed = store.collect(&store.exclude().unwrap()).unwrap();
     assert_eq!((freed.blobs, freed.bytes), (1, 8 + 6 + 4));
     assert!(!store.has(&unneeded));
     assert!(holds(&store, &pin) && store.has(&blob(b"a")));
-    assert_eq!(files(&store.scratch()), [""; 0]);
+    assert_eq!(files(&store.scratch()), ["4567.tmp"]);
 }
 
 #[test]
@@ -91,6 +95,39 @@ fn whoever_removes_is_alone() {
     drop(shared);
     let _alone = store.exclude().unwrap();
     assert!(matches!(hurried.share(), Err(StoreError::Locked { .. })));
+}
+
+#[test]
+fn collecting_beside_pulls_takes_nothing_that_is_needed() {
+    let (_folder, store) = store();
+    // Layers that every image has: unreferenced between two pulls, and then counted on again.
+    let pull = |name: &str, layer: &[u8]| {
+        let _counted_on = store.share().unwrap();
+        pinned(&store, name, &[b"base", layer])
+    };
+    let take = |pins: &[Pin]| store.remove(pins, &store.exclude().unwrap()).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            scope.spawn(move || {
+                for round in 0..8 {
+                    let name = format!("app{writer}:{round}");
+                    let pin = pull(&name, name.as_bytes());
+                    if round % 2 == 0 {
+                        take(&[pin]);
+                    }
+                }
+            });
+        }
+        scope.spawn(|| (0..16).for_each(|_| assert!(store.collect(&store.exclude().unwrap()).unwrap().unclear.is_empty())));
+    });
+    let pins = store.pins().unwrap();
+    assert_eq!(pins.len(), 16);
+    store.verify(&mut |finding| panic!("{finding:?}")).unwrap();
+    let needed: usize = 1 + 3 * pins.len();
+    store.collect(&store.exclude().unwrap()).unwrap();
+    assert_eq!(files(&store.root().join("blobs")).len(), needed);
+    let index = fs::read_to_string(store.root().join("index.json")).unwrap();
+    assert!(pins.iter().all(|pin| index.contains(&format!("\"{}\"", pin.name))));
 }
 
 #[test]

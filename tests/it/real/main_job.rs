@@ -230,7 +230,8 @@ struct Full(PathBuf);
 impl Full {
     fn over(folder: &Path, size: &str) -> Full {
         std::fs::create_dir_all(folder).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder).status().unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("mode=755,size={size}"), "tmpfs"]).arg(folder).status().unwrap();
         assert!(mounted.success());
         Full(folder.to_owned())
     }
@@ -259,9 +260,9 @@ fn a_full_disk_under_the_store_is_said_and_survived() {
     let _ = sandbox.run(["pull", "--engine", "none", "--platform", "linux/amd64", &pinned]).expect(0);
 }
 
-fn a_full_disk_under_the_engine_is_said_and_mended(make: Make, folder: &str) {
+fn a_full_disk_under_the_engine_is_said_and_mended(make: Make) {
     let scene = Scene::offline(make, "docker", "linux/amd64");
-    let full = Full::over(&scene.engine.folder().join(folder), "8m");
+    let full = Full::over(&scene.engine.folder().join("tmp"), "8m");
     let output = scene.run(&["ensure", &scene.pinned()]).expect(5);
     assert!(output.stderr.contains("no space left on device"), "{output}");
     assert_eq!(scene.engine.inspect_id(&scene.tagged), None);
@@ -271,12 +272,12 @@ fn a_full_disk_under_the_engine_is_said_and_mended(make: Make, folder: &str) {
 
 #[test]
 fn a_full_disk_under_docker_is_said_and_mended() {
-    a_full_disk_under_the_engine_is_said_and_mended(Make::Docker, "data/tmp");
+    a_full_disk_under_the_engine_is_said_and_mended(Make::Docker);
 }
 
 #[test]
 fn a_full_disk_under_podman_is_said_and_mended() {
-    a_full_disk_under_the_engine_is_said_and_mended(Make::Podman, "tmp");
+    a_full_disk_under_the_engine_is_said_and_mended(Make::Podman);
 }
 
 #[test]

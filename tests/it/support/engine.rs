@@ -46,6 +46,8 @@ impl RealEngine {
         for name in ["config", "tmp"] {
             fs::create_dir(folder.path().join(name)).expect("a new folder can be written");
         }
+        // podman insists on a file where it is told that there is one.
+        fs::write(folder.path().join("config/config.json"), "{}").expect("a new folder can be written");
         let containerd = matches!(make, Make::DockerWithContainerdOf(_));
         let config = serde_json::json!({ "features": { "containerd-snapshotter": containerd } });
         fs::write(folder.path().join("daemon.json"), config.to_string()).expect("a new folder can be written");

@@ -10,6 +10,8 @@
 mod body;
 #[path = "registry/door.rs"]
 mod door;
+#[path = "registry/part.rs"]
+mod part;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use larder::upstream::{Settings, UpstreamError as E};
 
 use super::super::support::registry::{Access, Fault, TokenServer, Tokens};
-use super::{Door, assert_matches, content, run, settings};
+use super::{Door, assert_matches, content, impatient, run};
 
 #[test]
 fn a_blob_comes_with_one_request() {
@@ -42,7 +42,7 @@ fn the_rest_of_a_blob_is_asked_for_alone() {
 fn a_cut_blob_is_continued_without_fetching_a_byte_twice() {
     let door = Door::new();
     let blob = door.put(&content(60_000));
-    for k in [0, 1, 2, 100, 8191, 8192, 8193, 29_999, 59_998, 59_999] {
+    for k in [1, 8191, 8192, 8193, 59_998, 59_999].into_iter().chain((0..60_000).step_by(300)) {
         door.registry.forget();
         door.registry.fault(blob.digest, Fault::CutOnceAfter(k));
         door.get_whole(&blob);
@@ -112,7 +112,7 @@ fn a_server_that_cannot_give_a_part_gives_the_whole_once_more() {
 
 #[test]
 fn a_stall_is_noticed_and_survived() {
-    let door = Door::new();
+    let door = Door::with(impatient());
     let blob = door.put(&content(60_000));
     for k in [0, 1, 30_000] {
         door.registry.fault(blob.digest, Fault::StallOnceAfter(k));
@@ -124,7 +124,7 @@ fn a_stall_is_noticed_and_survived() {
 
 #[test]
 fn a_server_that_gives_nothing_or_next_to_nothing_is_given_up() {
-    let few = Settings { read_timeout: Duration::from_millis(100), tries: 3, ..settings() };
+    let few = Settings { tries: 3, ..impatient() };
     let cases = [(Fault::StallAfter(0), 0), (Fault::StallAfter(7), 21), (Fault::Silent, 0), (Fault::Drip(Duration::from_millis(40)), 50)];
     for (fault, most) in cases {
         let door = Door::with(few.clone());
@@ -144,7 +144,7 @@ fn a_server_that_gives_nothing_or_next_to_nothing_is_given_up() {
 
 #[test]
 fn the_time_that_the_caller_takes_is_not_held_against_the_server() {
-    let door = Door::with(Settings { read_timeout: Duration::from_millis(50), tries: 1, ..settings() });
+    let door = Door::with(Settings { tries: 1, ..impatient() });
     let blob = door.put(&content(4 << 20));
     let read = run(async {
         let mut stream = door.upstream.blob(&door.of, &blob, 0, &larder::event::silent).await.unwrap();
@@ -152,7 +152,7 @@ fn the_time_that_the_caller_takes_is_not_held_against_the_server() {
         while let Some(chunk) = stream.chunk().await.unwrap() {
             // A slow disk, which blocks the writer.
             if read == 0 {
-                tokio::time::sleep(Duration::from_millis(150)).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
             read += chunk.len();
         }

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use super::super::support::registry::{Access, Connected, Fault, Registry, Tokens, Wrap};
-use super::{Door, MANIFEST, assert_matches, repository, run, settings};
+use super::{Door, MANIFEST, assert_matches, raw, repository, run, settings};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
@@ -33,7 +33,7 @@ fn secure(certificate: &str) -> Registry {
 
 /// A door that asks this registry by HTTPS, and trusts these authorities besides the system's.
 fn by_https(registry: Registry, roots: &[&str]) -> Door {
-    let settings = Settings { https: vec!["127.0.0.1".into()], roots: roots.iter().map(|r| fixture(r)).collect(), ..settings() };
+    let settings = Settings { https: vec![registry.host()], roots: roots.iter().map(|r| fixture(r)).collect(), ..settings() };
     let door = Door::to(registry, settings);
     door.put_manifest();
     door
@@ -134,6 +134,33 @@ fn a_name_with_two_addresses_is_reached_at_the_one_that_answers() {
     let of = repository(&format!("localhost:{}/some/app", registry.port()));
     let upstream = Upstream::new(settings()).unwrap();
     run(upstream.manifest(&of, At::Tag("1"), &larder::event::silent)).unwrap();
+}
+
+#[test]
+fn what_is_not_http_is_not_taken_for_an_answer() {
+    let head = "HTTP/1.1 200 OK\r\n";
+    let cases = [
+        "SSH-2.0-OpenSSH_9.2\r\n".to_owned(),
+        format!("{head}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}x"),
+        format!("{head}Content-Length: -1\r\n\r\n{{}}"),
+        format!("{head}Content-Length: 2\r\n{}\r\n{{}}", "X: y\r\n".repeat(1000)),
+        format!("{head}X: {}\r\n\r\n{{}}", "y".repeat(1 << 20)),
+        format!("{head}X\u{0}: y\r\n\r\n{{}}"),
+        "HTTP/1.1 OK 200\r\n\r\n{}".to_owned(),
+    ];
+    for answer in cases {
+        let shown = answer[..answer.len().min(60)].to_owned();
+        let (error, retries) = ask(&raw(answer.into_bytes()), settings());
+        assert_matches!(error, E::NotHttp { .. }, "{shown}");
+        assert_eq!(retries, 0, "{shown}");
+    }
+    for cut in
+        ["", "HTTP/1.1 200", &format!("{head}Content-Length: 20\r\n\r\nshort"), &format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nab")]
+    {
+        let (error, retries) = ask(&raw(cut.as_bytes().to_vec()), settings());
+        assert_matches!(error, E::Broken { .. }, "{cut}");
+        assert_eq!(retries, 4, "{cut}");
+    }
 }
 
 /// Runs one of the tests below in a process of its own with this environment.

@@ -4,7 +4,7 @@ use larder::digest::Digest;
 use larder::upstream::{At, UpstreamError as E};
 
 use super::super::support::registry::Fault;
-use super::{Door, MANIFEST, assert_matches};
+use super::{Door, MANIFEST, assert_matches, impatient};
 
 #[test]
 fn a_manifest_comes_by_tag_and_by_digest() {
@@ -71,7 +71,7 @@ fn a_document_without_end_is_refused() {
 
 #[test]
 fn a_manifest_that_breaks_off_is_asked_for_again() {
-    let door = Door::new();
+    let door = Door::with(impatient());
     let digest = door.put_manifest();
     for fault in [Fault::CutOnceAfter(5), Fault::ResetOnceAfter(5), Fault::StallOnceAfter(5), Fault::Status(503, None, 1)] {
         door.registry.forget();
@@ -138,4 +138,30 @@ fn a_tag_is_looked_up_without_fetching_it() {
     door.registry.heal();
     door.registry.fault("/manifests/", Fault::Status(500, None, usize::MAX));
     assert_matches!(door.head("1"), Err(E::Failed { status: 500, .. }));
+}
+
+#[test]
+fn an_oci_layout_can_be_served() {
+    let door = Door::new();
+    let layout = tempfile::tempdir().unwrap();
+    let blobs = layout.path().join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let put = |bytes: &[u8]| {
+        std::fs::write(blobs.join(Digest::of(bytes).hex()), bytes).unwrap();
+        super::Descriptor { media_type: String::new(), digest: Digest::of(bytes), size: bytes.len() as u64 }
+    };
+    let layer = put(&super::content(700_000));
+    let manifest = put(b"{}");
+    let index = put(format!(r#"{{"manifests":[{{"mediaType":"{MANIFEST}","digest":"{}"}}]}}"#, manifest.digest).as_bytes());
+    let named = r#""annotations":{"org.opencontainers.image.ref.name":"7"}"#;
+    let top = format!(r#"{{"manifests":[{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{}",{named}}}]}}"#, index.digest);
+    std::fs::write(layout.path().join("index.json"), top).unwrap();
+    door.registry.serve_layout("some/app", layout.path()).unwrap();
+
+    assert_eq!(door.manifest(At::Tag("7")).unwrap().bytes.digest(), index.digest);
+    assert_eq!(door.manifest(At::Digest(manifest.digest)).unwrap().media_type.as_deref(), Some(MANIFEST));
+    door.get_whole(&layer);
+    let (rest, end) = door.get(&layer, 600_000);
+    end.unwrap();
+    assert!(rest == super::content(700_000)[600_000..]);
 }

@@ -2,8 +2,8 @@
 
 use larder::upstream::{At, UpstreamError as E};
 
-use super::super::support::registry::{Access, Fault, Registry};
-use super::{Door, MANIFEST, assert_matches, content, everything, login, settings};
+use super::super::support::registry::{Access, Fault, Registry, Tokens};
+use super::{Door, MANIFEST, assert_matches, content, everything, login, raw, settings};
 
 /// A door whose registry wants a password, which the door has.
 fn locked() -> Door {
@@ -35,12 +35,17 @@ fn the_password_goes_nowhere_else() {
     other.require(Access::Basic("alice", "s3cret"));
     assert_matches!(door.refusal(), E::NoCredentials { url, .. } if url.as_str() == other.url(&path));
 
+    let tokens = Tokens::default();
+    other.require(Access::Bearer { realm: None, tokens });
+    assert_matches!(door.refusal(), E::NoCredentials { .. });
+    assert_eq!(other.count("/token"), 0);
+
     // Nor when the way leads back.
     other.require(Access::Open);
     other.fault("/x/", Fault::RedirectTo(door.registry.url(&format!("/v2/some/app/manifests/{digest}"))));
     door.registry.forget();
     assert!(door.manifest(At::Tag("1")).is_err());
-    assert!(other.seen().len() >= 3);
+    assert!(other.seen().len() >= 4);
     assert!(other.seen().iter().all(|s| s.header("authorization").is_empty() && s.header("cookie").is_empty()));
     let back = door.registry.seen();
     let back: Vec<_> = back.iter().filter(|s| s.path.ends_with(&digest.to_string())).collect();
@@ -129,7 +134,10 @@ fn a_blob_that_is_elsewhere_is_continued_there_by_way_of_the_registry() {
     other.heal();
     other.fault("/blobs/", Fault::CutAfter(0));
     let (_, end) = door.get(&blob, 0);
-    for error in [error, end.unwrap_err()] {
+    door.registry.heal();
+    door.registry.fault(blob.digest, Fault::RedirectTo(format!("http://{}/x?sig=s3cret", raw(Vec::new()))));
+    let (_, broken) = door.get(&blob, 0);
+    for error in [error, end.unwrap_err(), broken.unwrap_err()] {
         assert!(!everything(&error).contains("s3cret"), "{}", everything(&error));
     }
     assert!(!format!("{:?}", door.told.lock().unwrap()).contains("s3cret"));
