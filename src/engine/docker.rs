@@ -4,6 +4,7 @@
 //! name, and with the containerd image store only as far as docker says that its content is there.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -52,7 +53,7 @@ impl Docker {
         let shown = shown::read(Kind::Docker, name, raw).map_err(|source| self.wire.unreadable(&path, source))?;
         match shown {
             Some(shown) if shown.id_of == IdOf::Target && !self.has_api(MANIFESTS) => {
-                let complete = self.lists(name, &shown.id).await?;
+                let complete = self.lists(name, &shown.id).await? && self.has_unpacked(name).await?;
                 Ok(Some(Shown { complete, ..shown }))
             }
             shown => Ok(shown),
@@ -71,6 +72,12 @@ impl Docker {
         let filters = serde_json::json!({ "reference": [pattern] }).to_string();
         let listed: Vec<Listed> = self.wire.ask(&format!("/images/json?filters={}", encoded(&filters))).await?;
         Ok(listed.iter().any(|image| image.id == *id))
+    }
+
+    /// Whether the image's layers were unpacked: its history goes by them, and is not found without them.
+    async fn has_unpacked(&self, name: &Name) -> Result<bool, EngineError> {
+        let history: Option<IgnoredAny> = self.wire.find(&format!("/images/{}/history", encoded(&name.to_string()))).await?;
+        Ok(history.is_some())
     }
 
     async fn take(&self, parcel: Parcel<'_>, tell: &Tell<'_>) -> Result<u64, EngineError> {

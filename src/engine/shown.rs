@@ -79,6 +79,27 @@ struct Listed {
     id: Digest,
     available: bool,
     kind: String,
+    image_data: Option<ImageData>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ImageData {
+    size: Option<Unpacked>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Unpacked {
+    unpacked: Option<u64>,
+}
+
+impl Listed {
+    /// Whether containers can be made of it. Its layers may all be there and yet not have been unpacked, for lack of space or because they cannot be.
+    fn is_ready(&self, layers: usize) -> bool {
+        let unpacked = self.image_data.as_ref().and_then(|data| data.size.as_ref()?.unpacked);
+        self.kind == "image" && self.available && (unpacked != Some(0) || layers == 0)
+    }
 }
 
 /// Reads an engine's answer about `name`; `None` if it is about something else.
@@ -101,8 +122,8 @@ pub(super) fn read(kind: Kind, name: &Name, raw: Value) -> Result<Option<Shown>,
     let id: Digest = seen.id.parse().or_else(|_| Digest::from_hex(&seen.id)).map_err(serde::de::Error::custom)?;
     // Before API 1.48 nothing tells the image stores apart but this: a config's digest is never that of a manifest.
     let target = kind == Kind::Docker && (seen.descriptor.is_some() || digests.contains(&id));
-    let available = |m: &Listed| (m.available && m.kind == "image").then_some(m.id);
-    let manifests: Vec<Digest> = seen.manifests.iter().flatten().filter_map(available).collect();
+    let layers = seen.root_fs.layers.len();
+    let manifests: Vec<Digest> = seen.manifests.iter().flatten().filter(|m| m.is_ready(layers)).map(|m| m.id).collect();
     Ok(Some(Shown {
         id,
         id_of: if target { IdOf::Target } else { IdOf::Config },
@@ -169,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_containerd_store_identifies_by_target() {
-        let answer = json!({ "Id": digest(1), "RepoTags": ["redis:7"], "RepoDigests": [format!("redis@{}", digest(1))] });
+        let answer = json!({ "Id": digest(1), "RepoTags": ["redis:7"], "RepoDigests": [format!("redis@{}", digest(1))], "RootFS": { "Layers": [digest(9)] } });
         let before_manifests = shown(Kind::Docker, "redis:7", answer.clone()).unwrap();
         assert_eq!((before_manifests.id_of, before_manifests.complete), (IdOf::Target, true));
 
@@ -181,9 +202,15 @@ mod tests {
             answer["Manifests"] = manifests;
             shown(Kind::Docker, "redis:7", answer).unwrap()
         };
+        let sized = |unpacked: u64| {
+            let mut listed = listed(2, "image", true);
+            listed["ImageData"] = json!({ "Size": { "Unpacked": unpacked } });
+            listed
+        };
         let whole = with(json!([listed(2, "image", true), listed(3, "image", false), listed(4, "attestation", true)]));
         assert_eq!((whole.id_of, whole.complete, whole.manifests), (IdOf::Target, true, vec![Digest::of(&[2])]));
-        for without in [json!([listed(2, "image", false), listed(4, "attestation", true)]), json!([]), json!(null)] {
+        assert!(with(json!([sized(4096)])).complete);
+        for without in [json!([listed(2, "image", false), listed(4, "attestation", true)]), json!([sized(0)]), json!([]), json!(null)] {
             let shown = with(without);
             assert_eq!((shown.id_of, shown.complete), (IdOf::Target, false));
         }

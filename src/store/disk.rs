@@ -1,6 +1,6 @@
 //! Files as the store needs them: written whole or not at all, on the disk before they have a name, locked by the kernel.
 //!
-//! Owns every rename, sync and lock. Always true: what is named by [`name`] or [`replace`] was synced before; no link is followed
+//! Owns every rename, sync and lock. Always true: what is named by [`replace`] was synced before; no link is followed
 //! in the last part of a path, and nothing but a plain file is opened. What the files mean is for the others.
 //!
 //! After a crash there may be a file `ingest/*.tmp` that nobody has locked; `collect` removes it.
@@ -117,12 +117,6 @@ pub(super) fn sync_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Gives a synced file its name, and brings the name to the disk.
-pub(super) fn name(from: &Path, to: &Path) -> Result<()> {
-    rename(from, to)?;
-    to.parent().map_or(Ok(()), sync_folder)
-}
-
 /// Writes a file whole under another name in `scratch`, and then gives it its own. The name is on the disk once its folder is synced.
 pub(super) fn replace(scratch: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let (temporary, mut file) = scratch_file(scratch)?;
@@ -151,7 +145,7 @@ fn scratch_file(folder: &Path) -> Result<(std::path::PathBuf, File)> {
     }
 }
 
-/// The only rename in larder.
+/// Gives a file another name. The only rename in larder: whoever names content so has synced it before.
 #[expect(clippy::disallowed_methods, reason = "this is its one home")]
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(writing("naming", to))
@@ -234,8 +228,15 @@ pub(super) fn flush_ahead(file: &File, from: u64, length: u64) {
     }
 }
 
-/// How many bytes can still be written there.
-pub(super) fn free(path: &Path) -> Result<u64> {
+/// What a file system still has room for.
+pub(super) struct Free {
+    pub(super) bytes: u64,
+    pub(super) files: u64,
+}
+
+/// What can still be written there. A file system that does not count its files has room for any number.
+pub(super) fn free(path: &Path) -> Result<Free> {
     let found = rustix::fs::statvfs(path).map_err(|e| reading("asking for the free space of", path)(e.into()))?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    let files = if found.f_files == 0 { u64::MAX } else { found.f_favail };
+    Ok(Free { bytes: found.f_bavail.saturating_mul(found.f_frsize), files })
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::disk;
 use crate::digest::{Digest, Mismatch};
 use crate::reference::Name;
 
@@ -64,6 +65,12 @@ pub enum StoreError {
         needed: u64,
         /// How many bytes are free.
         free: u64,
+    },
+    /// There is room for bytes, but not for one more file.
+    #[error("no more files can be made at {path}: the file system has none left (inodes)", path = path.display())]
+    NoFiles {
+        /// Where.
+        path: PathBuf,
     },
     /// Another process held a lock for all the time that was to be waited.
     #[error("{path} is held by another process{who}, waited {waited:?}", path = path.display(), who = holder.map(|h| format!(" ({h})")).unwrap_or_default())]
@@ -192,16 +199,19 @@ pub(super) fn reading(doing: &'static str, path: &Path) -> impl FnOnce(io::Error
     move |source| StoreError::Io { doing, path: path.to_owned(), source }
 }
 
+/// What a small file or a folder takes at least.
+const BLOCK: u64 = 4096;
+
 /// The error for something that writes: a store that cannot be written is told apart.
 pub(super) fn writing(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     move |source| {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => StoreError::ReadOnly { doing, path, source },
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                let free = path.ancestors().find_map(|p| super::disk::free(p).ok()).unwrap_or(0);
-                StoreError::NoSpace { path, needed: free.saturating_add(1), free }
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => match path.ancestors().find_map(|p| disk::free(p).ok()) {
+                Some(free) if free.files == 0 => StoreError::NoFiles { path },
+                free => StoreError::NoSpace { path, needed: BLOCK, free: free.map_or(0, |f| f.bytes) },
+            },
             _ => StoreError::Io { doing, path, source },
         }
     }

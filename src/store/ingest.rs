@@ -192,10 +192,12 @@ impl Ingest {
     }
 
     fn name(&self) -> Result<()> {
-        // A courtesy to whoever looks into the store; some file systems have no permissions.
-        let _ = self.file.set_permissions(Permissions::from_mode(0o444));
         // A sync that failed once may succeed the next time without having written: the bytes are then not to be believed.
         self.file.sync_all().map_err(writing("syncing", &self.part))?;
-        disk::name(&self.part, &self.store.blob_path(&self.digest))
+        disk::rename(&self.part, &self.store.blob_path(&self.digest))?;
+        // A courtesy to whoever looks into the store; some file systems have no permissions. Not before it has its name: nobody
+        // could take over a part that is read-only.
+        let _ = self.file.set_permissions(Permissions::from_mode(0o444));
+        disk::sync_folder(&self.store.blobs())
     }
 }

@@ -123,10 +123,11 @@ impl Store {
 
     /// Refuses if so many bytes cannot be written.
     pub fn room_for(&self, bytes: u64) -> Result<()> {
-        match disk::free(self.root())? {
-            free if free < bytes => Err(StoreError::NoSpace { path: self.root().to_owned(), needed: bytes, free }),
-            _ => Ok(()),
+        let free = disk::free(self.root())?.bytes;
+        if free < bytes {
+            return Err(StoreError::NoSpace { path: self.root().to_owned(), needed: bytes, free });
         }
+        Ok(())
     }
 
     /// Taken by whoever adds, for as long as it counts on blobs that no pin names yet. Waits while someone removes.
