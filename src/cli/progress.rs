@@ -83,11 +83,11 @@ impl<'a> Progress<'a> {
         match event {
             Event::Fetching { blobs, bytes, .. } if blobs > 0 => {
                 let bar = bars
-                    .add(ProgressBar::new(bytes).with_style(style("{msg:22} {bar:28} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")));
+                    .add(ProgressBar::new(bytes).with_style(style("{msg:22} {bar:28} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left")));
                 state.all = Some(bar.with_message(format!("fetching {}", display::count(blobs, "blob"))));
             }
             Event::BlobStarted { digest, size, resumed } => {
-                let bar = bars.add(ProgressBar::new(size).with_style(style("  {msg:20} {bar:28} {bytes}/{total_bytes}")));
+                let bar = bars.add(ProgressBar::new(size).with_style(style("  {msg:20} {bar:28} {decimal_bytes}/{decimal_total_bytes}")));
                 bar.set_position(resumed);
                 state.all.iter().for_each(|all| all.inc(resumed));
                 state.came.insert(digest, resumed);
@@ -113,7 +113,7 @@ impl<'a> Progress<'a> {
                 self.remark(&event);
             }
             Event::LoadStarted { engine, bytes, .. } => {
-                let bar = bars.add(ProgressBar::new(bytes).with_style(style("{msg:22} {bar:28} {bytes}/{total_bytes}  {bytes_per_sec}")));
+                let bar = bars.add(ProgressBar::new(bytes).with_style(style("{msg:22} {bar:28} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}")));
                 state.load = Some(bar.with_message(format!("loading into {engine}")));
             }
             Event::LoadProgress { bytes } => state.load.iter().for_each(|bar| bar.inc(bytes)),
