@@ -135,16 +135,13 @@ impl Cache<'_> {
     /// Makes sure that the engine holds the image under its name: pulls what is missing, loads what the engine
     /// lacks, and proves it.
     pub async fn ensure(&self, wish: &Wish, engine: &dyn Engine) -> Result<Report> {
-        let platform = wish.platform.as_ref().unwrap_or(&engine.about().platform);
-        let known = self.known(&wish.reference, &wish.name, platform)?;
-        if let Some(pin) = &known {
-            let checked = self.ask(pin, engine).await?;
-            if let Standing::Held(proof) = checked.standing {
-                self.store.used(pin);
-                return Ok(report(pin.clone(), Done::Held, proof, checked.usable, None));
-            }
+        let (compared, platform) = self.compare(&wish.reference, &wish.name, wish.platform.as_ref(), engine).await?;
+        if let Some(Checked { standing: Standing::Held(proof), pin, usable, .. }) = compared {
+            self.store.used(&pin);
+            return Ok(report(pin, Done::Held, proof, usable, None));
         }
-        let pulled = self.pull(&want(wish, platform, known.as_ref())).await?;
+        let known = compared.map(|c| c.pin);
+        let pulled = self.pull(&want(wish, &platform, known.as_ref())).await?;
         let (pin, image) = one(&pulled);
         self.store.used(pin);
         let before = self.ask(pin, engine).await?;
@@ -160,29 +157,55 @@ impl Cache<'_> {
 
     /// What [`Cache::ensure`] would do, without doing it.
     pub async fn intend(&self, wish: &Wish, engine: &dyn Engine) -> Result<Intent> {
-        let platform = wish.platform.as_ref().unwrap_or(&engine.about().platform);
-        let known = self.known(&wish.reference, &wish.name, platform)?;
-        let checked = match &known {
-            Some(pin) => Some(self.ask(pin, engine).await?),
-            None => None,
-        };
+        let (checked, platform) = self.compare(&wish.reference, &wish.name, wish.platform.as_ref(), engine).await?;
         if let Some(Checked { standing: Standing::Held(_), .. }) = checked {
             return Ok(Intent { checked, image: None });
         }
-        let (images, plan) = self.plan(&want(wish, platform, known.as_ref())).await?;
+        let known = checked.as_ref().map(|c| &c.pin);
+        let (images, plan) = self.plan(&want(wish, &platform, known)).await?;
         Ok(Intent { checked, image: images.into_iter().next().map(|image| (Box::new(image), plan)) })
     }
 
     /// Asks whether the engine holds what is pinned. Changes nothing and needs no network.
     pub async fn check(&self, reference: &Reference, name: &Name, platform: Option<&Platform>, engine: &dyn Engine) -> Result<Checked> {
-        let platform = platform.unwrap_or(&engine.about().platform);
-        match self.known(reference, name, platform)? {
-            Some(pin) => self.ask(&pin, engine).await,
+        let (checked, platform) = self.compare(reference, name, platform, engine).await?;
+        match checked {
+            Some(checked) => Ok(checked),
             None => {
                 let offered = self.store.find(reference, None)?.into_iter().map(|p| p.platform).collect();
-                Err(EnsureError::NotPinned { reference: reference.clone(), platform: platform.clone(), offered })
+                Err(EnsureError::NotPinned { reference: reference.clone(), platform, offered })
             }
         }
+    }
+
+    /// Compares what is pinned with what the engine shows; nothing where nothing is pinned for the platform, which comes with it.
+    ///
+    /// Where no platform is asked for it is the engine's. The engine is not asked for it if it holds the only platform that is
+    /// pinned: it may take longer to tell than all the rest.
+    async fn compare(
+        &self,
+        reference: &Reference,
+        name: &Name,
+        platform: Option<&Platform>,
+        engine: &dyn Engine,
+    ) -> Result<(Option<Checked>, Platform)> {
+        if platform.is_none()
+            && let Some(pin) = self.known_for_one_platform(reference, name)?
+        {
+            let checked = self.ask(&pin, engine).await?;
+            if let Standing::Held(_) = checked.standing {
+                return Ok((Some(checked), pin.platform));
+            }
+        }
+        let platform = match platform {
+            Some(platform) => platform.clone(),
+            None => engine.platform().await?,
+        };
+        let checked = match self.known(reference, name, &platform)? {
+            Some(pin) => Some(self.ask(&pin, engine).await?),
+            None => None,
+        };
+        Ok((checked, platform))
     }
 
     async fn ask(&self, pin: &Pin, engine: &dyn Engine) -> Result<Checked> {

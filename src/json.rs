@@ -60,8 +60,8 @@ impl<'de> Visitor<'de> for Unambiguous<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
-            let folded = key.to_lowercase();
-            let misspelled = !self.free && self.known.iter().any(|k| k.to_lowercase() == folded && *k != key);
+            let folded = fold(&key);
+            let misspelled = !self.free && self.known.iter().any(|k| k.eq_ignore_ascii_case(&folded) && *k != key);
             if misspelled {
                 return Err(de::Error::custom(format_args!("the key `{}` is not spelled as the specification has it", key.escape_debug())));
             }
@@ -105,6 +105,11 @@ impl<'de> Visitor<'de> for Unambiguous<'_> {
     }
 }
 
+/// A key as Go compares it. It folds the long s too, so that to docker and skopeo `layerſ` is `layers`.
+fn fold(key: &str) -> String {
+    key.chars().flat_map(char::to_lowercase).map(|c| if c == 'ſ' { 's' } else { c }).collect()
+}
+
 /// Reads `null` as the default, as Go's reader does.
 pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -119,7 +124,7 @@ mod tests {
     use serde_json::Value;
 
     fn refused(text: &str) -> bool {
-        super::parse::<Value>(text.as_bytes(), &["config", "mediaType"]).is_err()
+        super::parse::<Value>(text.as_bytes(), &["config", "mediaType", "diff_ids"]).is_err()
     }
 
     #[test]
@@ -131,6 +136,11 @@ mod tests {
             r#"{"a":1,"A":2}"#,
             r#"{"x":[{"b":{"k":1,"K":1}}]}"#,
             r#"{"Config":1}"#,
+            r#"{"layers":[],"layerſ":[]}"#,
+            r#"{"diff_idſ":[]}"#,
+            r#"{"mediaType":1,"ſ":1,"s":1}"#,
+            r#"{"k":1,"\u212a":1}"#,
+            r#"{"\u212a":1,"K":1}"#,
             r#"{"annotations":{"a":"1","a":"2"}}"#,
             r#"{"a":1} {}"#,
             r#"{"a":NaN}"#,

@@ -15,14 +15,14 @@
 //! describe  Descriptor   -> Image         pull: manifests first, they name the rest
 //! ask       Engine       -> held?         ensure, engine: then report, done in milliseconds
 //! plan      Image        -> Plan          plan: what the store lacks
-//! fetch     Plan         -> blobs         fetch: stream, hash, compare, sync, name
+//! fetch     Plan         -> blobs         pull: stream, hash, compare, sync, name
 //! load      Image        -> the engine    archive, engine: hashed again on the way out
 //! prove     Engine, Pin  -> proof         engine::proof
 //! ```
 //!
 //! # The map
 //!
-//! [`digest`], [`reference`], [`oci`] and [`pin`] are plain values. [`store`] is blocking code that knows no
+//! [`digest`], [`mod@reference`], [`oci`] and [`pin`] are plain values. [`store`] is blocking code that knows no
 //! network; [`upstream`] is async code that knows no disk; [`pull`] joins them. [`archive`] is an image as one stream;
 //! [`engine`] is where it goes. [`ensure`] is the main line. The library prints nothing, reads no environment and never
 //! exits: it returns values, and tells [`event::Event`]s to whoever listens. Where [`pull::Cache::upstream`] is
@@ -55,7 +55,6 @@ pub mod digest;
 pub mod engine;
 pub mod ensure;
 pub mod event;
-mod fetch;
 mod json;
 pub mod oci;
 pub mod pin;

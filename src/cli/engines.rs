@@ -27,12 +27,14 @@ async fn one(session: &Session<'_>, candidate: &Candidate) {
         Ok(engine) => {
             let about = engine.about();
             let store = engine.image_store().await.unwrap_or_else(|_| "unknown".to_owned());
+            let platform = engine.platform().await.ok();
+            let shown_platform = platform.as_ref().map_or("unknown".to_owned(), ToString::to_string);
             let text = format!(
-                "{} {}\n  address:     {}\n  found by:    {}\n  platform:    {}\n  image store: {store}\n  API:         {}",
-                about.kind, about.version, about.address, about.found_by, about.platform, about.api
+                "{} {}\n  address:     {}\n  found by:    {}\n  platform:    {shown_platform}\n  image store: {store}\n  API:         {}",
+                about.kind, about.version, about.address, about.found_by, about.api
             );
             let more = json!({
-                "engine": about.kind, "status": "usable", "version": about.version, "api": about.api, "platform": about.platform, "image_store": store,
+                "engine": about.kind, "status": "usable", "version": about.version, "api": about.api, "platform": platform, "image_store": store,
             });
             session.screen.result(display::merged(place, more), &text, &about.kind.to_string());
         }

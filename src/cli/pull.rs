@@ -136,7 +136,7 @@ async fn engines_platforms(session: &Session<'_>, args: &args::Pull) -> Result<V
     let mut platforms = Vec::new();
     for (name, chosen) in args.engines.engines.iter().zip(session.engines(&args.engines).await) {
         match chosen {
-            Ok(Chosen::Engine(engine)) => platforms.push(engine.about().platform.clone()),
+            Ok(Chosen::Engine(engine)) => platforms.push(engine.platform().await?),
             Ok(Chosen::None) => platforms.push(session::default_platform()?),
             // Nobody asked for a certain engine: an image can be pulled without any.
             Err(_) if *name == EngineName::Auto => platforms.push(session::default_platform()?),

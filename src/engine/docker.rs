@@ -5,6 +5,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use super::send::{self, Parcel};
 use super::shown::{self, IdOf, Shown};
@@ -26,11 +27,12 @@ const MANIFESTS: (u32, u32) = (1, 48);
 pub(super) struct Docker {
     wire: Wire,
     about: About,
+    platform: OnceCell<Platform>,
 }
 
 impl Docker {
     pub(super) fn new(wire: Wire, about: About) -> Docker {
-        Docker { wire, about }
+        Docker { wire, about, platform: OnceCell::new() }
     }
 
     fn has_api(&self, wanted: (u32, u32)) -> bool {
@@ -92,6 +94,10 @@ impl Docker {
 impl Engine for Docker {
     fn about(&self) -> &About {
         &self.about
+    }
+
+    fn platform(&self) -> Answer<'_, Platform> {
+        Box::pin(async { Ok(self.platform.get_or_try_init(|| super::platform(&self.wire)).await?.clone()) })
     }
 
     fn inspect<'a>(&'a self, name: &'a Name) -> Answer<'a, Option<Shown>> {
@@ -163,4 +169,37 @@ fn refusal(reply: &Reply) -> Option<String> {
         }
     }
     (!answered).then(|| "its answer is empty".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn failures_are_read_out_of_the_stream() {
+        let table = [
+            (200, "{\"stream\":\"Loaded image: redis:7\\n\"}\r\n", None),
+            (
+                200,
+                "{\"status\":\"Loading layer\",\"progressDetail\":{\"current\":1,\"total\":2},\"id\":\"a\"}\r\n{\"stream\":\"Loaded image: x\"}",
+                None,
+            ),
+            (
+                200,
+                "{\"stream\":\"Loaded image: x\"}\r\n{\"stream\":\"Error unpacking image x: no space left on device\\n\"}",
+                Some("Error unpacking image x: no space left on device"),
+            ),
+            (200, "{\"errorDetail\":{\"message\":\"unexpected EOF\"},\"error\":\"short\"}\r\n", Some("unexpected EOF")),
+            (200, "{\"error\":\"invalid\\u001b[0m tag\"}", Some("invalid [0m tag")),
+            (200, "{\"stream\":\"Loaded image: x\"}\r\n{\"err", Some("{\"stream\":\"Loaded image: x\"}  {\"err")),
+            (200, "", Some("its answer is empty")),
+            (500, "{\"message\":\"no\"}", Some("500 Internal Server Error: no")),
+        ];
+        for (status, body, said) in table {
+            let reply = Reply { status: StatusCode::from_u16(status).unwrap(), headers: hyper::HeaderMap::new(), body: body.into() };
+            assert_eq!(refusal(&reply).as_deref(), said, "{body}");
+        }
+    }
 }

@@ -63,8 +63,6 @@ pub struct About {
     pub version: String,
     /// The version of its programming interface.
     pub api: String,
-    /// The platform that its containers run on.
-    pub platform: Platform,
     /// The address, as `unix:///…` or `tcp://…`.
     pub address: String,
     /// The setting that names the address, or `the usual place`.
@@ -75,6 +73,9 @@ pub struct About {
 pub trait Engine: Send + Sync {
     /// What it said of itself when it was connected to.
     fn about(&self) -> &About;
+
+    /// The platform that its containers run on. Asked for once; some engines take long to tell.
+    fn platform(&self) -> Answer<'_, Platform>;
 
     /// What it shows under a name; `None` if it knows nothing under exactly that name.
     fn inspect<'a>(&'a self, name: &'a Name) -> Answer<'a, Option<Shown>>;
@@ -147,19 +148,37 @@ pub async fn survey(environment: &Environment) -> Vec<Candidate> {
 /// Asks an engine who it is.
 async fn open(found: discover::Found, environment: &Environment) -> Result<Box<dyn Engine>, EngineError> {
     let mut wire = Wire::new(found.place, found.address?, environment.timeout);
-    let version: Version = wire.ask("/version").await?;
-    let podman = version.components.iter().flatten().next().filter(|c| c.name == "Podman Engine");
-    let kind = if podman.is_some() { Kind::Podman } else { Kind::Docker };
-    let platform = Platform::new(&version.os, &version.arch, None)
-        .ok_or_else(|| wire.unreadable("/version", serde::de::Error::custom("it names no platform")))?;
+    let greeting = wire.get("/_ping").await?;
+    let (kind, version, api) = match introduced(&greeting) {
+        Some(introduced) => introduced,
+        None => wire.ask::<Version>("/version").await?.introduced(),
+    };
     wire.place.kind = kind;
     let Place { address, found_by, .. } = wire.place.clone();
-    let api = podman.and_then(|c| c.details.as_ref()?.api_version.clone()).unwrap_or(version.api_version);
-    let about = About { kind, version: version.version, api, platform, address, found_by };
+    let about = About { kind, version, api, address, found_by };
     Ok(match kind {
         Kind::Docker => Box::new(docker::Docker::new(wire, about)),
         Kind::Podman => Box::new(podman::Podman::new(wire, about)),
     })
+}
+
+/// What an engine says of itself in the headers of every answer: `Server: Docker/20.10.24 (linux)`, `Libpod/4.3.1 (linux)`.
+fn introduced(greeting: &wire::Reply) -> Option<(Kind, String, String)> {
+    let (name, rest) = greeting.header("server").split_once('/')?;
+    let (kind, api) = match name {
+        "Docker" => (Kind::Docker, greeting.header("api-version")),
+        "Libpod" => (Kind::Podman, greeting.header("libpod-api-version")),
+        _ => return None,
+    };
+    let version = rest.split(' ').next().filter(|version| !version.is_empty() && !api.is_empty())?;
+    Some((kind, version.to_owned(), api.to_owned()))
+}
+
+/// The platform that an engine's containers run on. Docker takes milliseconds to tell, podman a fifth of a second.
+async fn platform(wire: &Wire) -> Result<Platform, EngineError> {
+    let version: Version = wire.ask("/version").await?;
+    let named = Platform::new(&version.os, &version.arch, None);
+    named.ok_or_else(|| wire.unreadable("/version", serde::de::Error::custom("it names no platform")))
 }
 
 /// The answer to `GET /version`, of which docker and podman have the same form.
@@ -184,6 +203,16 @@ struct Component {
 struct Details {
     #[serde(rename = "APIVersion")]
     api_version: Option<String>,
+}
+
+impl Version {
+    fn introduced(self) -> (Kind, String, String) {
+        let podman = self.components.into_iter().flatten().next().filter(|c| c.name == "Podman Engine");
+        match podman {
+            Some(podman) => (Kind::Podman, self.version, podman.details.and_then(|d| d.api_version).unwrap_or(self.api_version)),
+            None => (Kind::Docker, self.version, self.api_version),
+        }
+    }
 }
 
 /// The answer to `GET /info`, as far as it tells how images are kept.

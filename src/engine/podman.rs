@@ -4,6 +4,7 @@
 //! digests that podman lists beside it say how it may be called, and podman lists more of them than belong to a name.
 
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use super::send::{self, Parcel};
 use super::shown::{self, Shown};
@@ -11,7 +12,7 @@ use super::wire::{Wire, encoded};
 use super::{About, Answer, Engine, EngineError, Kind, Storage};
 use crate::archive::Layers;
 use crate::event::{Event, Tell};
-use crate::oci::Image;
+use crate::oci::{Image, Platform};
 use crate::pin::Pin;
 use crate::reference::Name;
 use crate::store::Store;
@@ -22,11 +23,12 @@ const LIBPOD: &str = "/v4.0.0/libpod";
 pub(super) struct Podman {
     wire: Wire,
     about: About,
+    platform: OnceCell<Platform>,
 }
 
 impl Podman {
     pub(super) fn new(wire: Wire, about: About) -> Podman {
-        Podman { wire, about }
+        Podman { wire, about, platform: OnceCell::new() }
     }
 
     async fn look(&self, name: &Name) -> Result<Option<Shown>, EngineError> {
@@ -49,6 +51,10 @@ impl Podman {
 impl Engine for Podman {
     fn about(&self) -> &About {
         &self.about
+    }
+
+    fn platform(&self) -> Answer<'_, Platform> {
+        Box::pin(async { Ok(self.platform.get_or_try_init(|| super::platform(&self.wire)).await?.clone()) })
     }
 
     fn inspect<'a>(&'a self, name: &'a Name) -> Answer<'a, Option<Shown>> {

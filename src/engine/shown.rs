@@ -114,3 +114,85 @@ pub(super) fn read(kind: Kind, name: &Name, raw: Value) -> Result<Option<Shown>,
         raw,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn digest(n: u8) -> String {
+        Digest::of(&[n]).to_string()
+    }
+
+    fn shown(kind: Kind, name: &str, answer: Value) -> Option<Shown> {
+        read(kind, &name.parse().unwrap(), answer).unwrap()
+    }
+
+    #[test]
+    fn only_the_very_name_counts() {
+        let table = [
+            (Kind::Docker, "redis:7", "redis:7", true),
+            (Kind::Docker, "redis:7", "docker.io/library/redis:7", true),
+            (Kind::Docker, "me/redis:7", "me/redis:7", true),
+            (Kind::Docker, "redis:7", "redis:77", false),
+            (Kind::Docker, "redis:7", "localhost/redis:7", false),
+            (Kind::Docker, "localhost/redis:7", "redis:7", false),
+            (Kind::Podman, "redis:7", "docker.io/library/redis:7", true),
+            (Kind::Podman, "redis:7", "redis:7", false),
+            (Kind::Podman, "redis:7", "localhost/redis:7", false),
+            (Kind::Podman, "redis:7", "registry-1.docker.io/library/redis:7", false),
+        ];
+        for (kind, name, tag, there) in table {
+            let answer = json!({ "Id": digest(1), "RepoTags": ["other:1", tag] });
+            assert_eq!(shown(kind, name, answer).is_some(), there, "{kind} {name} {tag}");
+        }
+        assert_eq!(shown(Kind::Docker, "redis:7", json!({ "Id": digest(1), "RepoTags": null })), None);
+    }
+
+    #[test]
+    fn docker_classic_and_podman_identify_by_config() {
+        let answer = json!({
+            "Id": digest(1), "RepoTags": ["redis:7", "docker.io/library/redis:7"],
+            "RepoDigests": [format!("redis@{}", digest(2)), format!("docker.io/library/redis@{}", digest(3)), format!("other@{}", digest(4)), "redis@x"],
+            "RootFS": { "Type": "layers", "Layers": [digest(5)] }, "Architecture": "arm", "Os": "linux", "Variant": "v7",
+        });
+        let docker = shown(Kind::Docker, "redis:7", answer.clone()).unwrap();
+        assert_eq!((docker.id.to_string(), docker.id_of, docker.complete), (digest(1), IdOf::Config, true));
+        assert_eq!(docker.digests, [Digest::of(&[2]), Digest::of(&[3])]);
+        assert_eq!((docker.diff_ids, docker.platform.unwrap().to_string()), (vec![Digest::of(&[5])], "linux/arm/v7".to_owned()));
+        let mut answer = answer;
+        answer["Id"] = Digest::of(&[3]).hex().into();
+        let podman = shown(Kind::Podman, "redis:7", answer).unwrap();
+        assert_eq!((podman.id, podman.id_of, podman.digests), (Digest::of(&[3]), IdOf::Config, vec![Digest::of(&[3])]));
+    }
+
+    #[test]
+    fn the_containerd_store_identifies_by_target() {
+        let answer = json!({ "Id": digest(1), "RepoTags": ["redis:7"], "RepoDigests": [format!("redis@{}", digest(1))] });
+        let before_manifests = shown(Kind::Docker, "redis:7", answer.clone()).unwrap();
+        assert_eq!((before_manifests.id_of, before_manifests.complete), (IdOf::Target, true));
+
+        let listed =
+            |n: u8, kind: &str, available: bool| json!({ "ID": digest(n), "Kind": kind, "Available": available, "Descriptor": {} });
+        let with = |manifests: Value| {
+            let mut answer = answer.clone();
+            answer["Descriptor"] = json!({ "digest": digest(1) });
+            answer["Manifests"] = manifests;
+            shown(Kind::Docker, "redis:7", answer).unwrap()
+        };
+        let whole = with(json!([listed(2, "image", true), listed(3, "image", false), listed(4, "attestation", true)]));
+        assert_eq!((whole.id_of, whole.complete, whole.manifests), (IdOf::Target, true, vec![Digest::of(&[2])]));
+        for without in [json!([listed(2, "image", false), listed(4, "attestation", true)]), json!([]), json!(null)] {
+            let shown = with(without);
+            assert_eq!((shown.id_of, shown.complete), (IdOf::Target, false));
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_an_error() {
+        for answer in [json!({}), json!([]), json!({ "Id": "x", "RepoTags": ["redis:7"] }), json!({ "Id": digest(1), "RepoTags": 1 })] {
+            assert!(read(Kind::Docker, &"redis:7".parse().unwrap(), answer.clone()).is_err(), "{answer}");
+        }
+    }
+}

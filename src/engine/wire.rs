@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
-use hyper::{Method, Request, Response, StatusCode, header};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -38,6 +38,7 @@ pub(super) struct Wire {
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
@@ -76,7 +77,7 @@ impl Wire {
         serde_json::from_slice(&reply.body).map_err(|source| self.unreadable(path, source))
     }
 
-    async fn get(&self, path: &str) -> Result<Reply, EngineError> {
+    pub(super) async fn get(&self, path: &str) -> Result<Reply, EngineError> {
         let asked = async {
             let request = self.request(Method::GET, path, Empty::<Bytes>::new());
             self.exchange(request).await
@@ -136,27 +137,40 @@ impl Wire {
         B::Error: std::error::Error + Send + Sync,
     {
         let connecting = async {
-            match &self.address {
-                Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
-                Address::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await.map(Stream::Tcp),
-            }
+            Ok(match &self.address {
+                Address::Unix(path) => Box::new(UnixStream::connect(path).await?) as Box<dyn Socket>,
+                Address::Tcp(host, port) => Box::new(TcpStream::connect((host.as_str(), *port)).await?),
+            })
         };
         let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-        let stream = tokio::time::timeout(self.limit, connecting).await.map_err(late).flatten().map_err(Failure::Connecting)?;
-        let io = TokioIo::new(Patient { stream, broken: false });
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(Failure::Talking)?;
-        let mut talk = pin!(async move { collect(sender.send_request(request).await.map_err(Failure::Talking)?).await });
-        tokio::select! {
-            biased;
-            reply = &mut talk => return reply,
-            // Whatever ended the connection, the request learns of it.
-            _ = connection => {}
-        }
-        talk.await
+        let socket = tokio::time::timeout(self.limit, connecting).await.map_err(late).flatten().map_err(Failure::Connecting)?;
+        talk(socket, request).await
     }
 }
 
+async fn talk<B>(socket: Box<dyn Socket>, request: Request<B>) -> Result<Reply, Failure>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync,
+{
+    let io = TokioIo::new(Patient { socket, broken: false });
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(Failure::Talking)?;
+    let mut answered = pin!(async move { collect(sender.send_request(request).await.map_err(Failure::Talking)?).await });
+    tokio::select! {
+        biased;
+        reply = &mut answered => return reply,
+        // Whatever ended the connection, the request learns of it.
+        _ = connection => {}
+    }
+    answered.await
+}
+
 impl Reply {
+    /// The text of a header; empty if there is none.
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
     /// What the engine said, fit to be shown: its `message`, else the whole text.
     pub(super) fn words(&self) -> String {
         #[derive(Deserialize)]
@@ -203,38 +217,31 @@ async fn collect(response: Response<Incoming>) -> Result<Reply, Failure> {
             bytes.extend_from_slice(&data);
         }
     }
-    Ok(Reply { status: head.status, body: bytes.freeze() })
+    Ok(Reply { status: head.status, headers: head.headers, body: bytes.freeze() })
 }
 
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 /// A connection on which a failed write waits for what there is to read.
 ///
 /// An engine that gives up in the middle of an upload answers why and closes. The next write then fails, and hyper would report that
-/// and drop the answer, which is already here. Reading goes on instead: it finds the answer, or the end.
+/// and drop the answer, which is on its way or here already. Reading goes on instead: it finds the answer, or the end.
 struct Patient {
-    stream: Stream,
+    socket: Box<dyn Socket>,
     broken: bool,
 }
 
-impl AsyncRead for Patient {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
 impl Patient {
-    fn wait<T>(&mut self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match done {
+    fn write<T>(&mut self, write: impl FnOnce(Pin<&mut dyn Socket>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if self.broken {
+            return Poll::Pending;
+        }
+        match write(Pin::new(&mut *self.socket)) {
             Poll::Ready(Err(e)) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
                 self.broken = true;
-                // The reader, which is polled before every write, wakes this task.
+                // Reading, which comes before every write, wakes this task.
                 Poll::Pending
             }
             done => done,
@@ -242,42 +249,89 @@ impl Patient {
     }
 }
 
+impl AsyncRead for Patient {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket).poll_read(cx, buf)
+    }
+}
+
 impl AsyncWrite for Patient {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.broken {
-            return Poll::Pending;
-        }
-        let done = match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-        };
-        self.wait(done)
+        self.write(|socket| socket.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if self.broken {
-            return Poll::Pending;
-        }
-        let done = match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-        };
-        self.wait(done)
+        self.write(|socket| socket.poll_write_vectored(cx, bytes))
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.socket.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Sockets keep nothing back.
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write(|socket| socket.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+        Pin::new(&mut *self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    /// Takes the head of a request and no more; its answer comes later.
+    struct GivesUp {
+        written: usize,
+        reads: usize,
+    }
+
+    impl AsyncRead for GivesUp {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            self.reads += 1;
+            if self.reads < 5 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if self.reads == 5 {
+                buf.put_slice(b"HTTP/1.1 500 Oh\r\nContent-Length: 7\r\n\r\nno room");
+            }
+            Poll::Ready(Ok(()))
         }
+    }
+
+    impl AsyncWrite for GivesUp {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            if self.written > 0 {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            self.written = bytes.len().min(100);
+            Poll::Ready(Ok(self.written))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_though_writing_failed() {
+        let request = Request::post("/").body(Full::new(Bytes::from(vec![0; 1 << 20]))).unwrap();
+        let reply = talk(Box::new(GivesUp { written: 0, reads: 0 }), request).await.unwrap();
+        assert_eq!((reply.status.as_u16(), reply.words().as_str()), (500, "no room"));
+    }
+
+    #[test]
+    fn names_are_encoded_for_paths() {
+        assert_eq!(encoded("docker.io/library/redis:7"), "docker.io/library/redis:7");
+        assert_eq!(encoded("[::1]:5000/x:y"), "%5B::1%5D:5000/x:y");
+        assert_eq!(encoded(r#"{"a":"&b"}"#), "%7B%22a%22:%22%26b%22%7D");
     }
 }

@@ -44,8 +44,8 @@ impl Patience {
     }
 }
 
-/// Opens a plain file for reading; `None` if nothing is there.
-pub(super) fn open(path: &Path) -> Result<Option<File>> {
+/// Opens a plain file for reading and tells its size; `None` if nothing is there.
+pub(super) fn open(path: &Path) -> Result<Option<(File, u64)>> {
     plain(path, OpenOptions::new().read(true), reading("opening", path))
 }
 
@@ -53,10 +53,10 @@ pub(super) fn open(path: &Path) -> Result<Option<File>> {
 pub(super) fn open_or_make(path: &Path) -> Result<File> {
     let file = plain(path, OpenOptions::new().read(true).write(true).create(true).mode(0o644), writing("opening", path))?;
     // With `create` set, "nothing there" can only be the folder.
-    file.ok_or_else(|| writing("creating", path)(io::ErrorKind::NotFound.into()))
+    file.map(|(file, _)| file).ok_or_else(|| writing("creating", path)(io::ErrorKind::NotFound.into()))
 }
 
-fn plain(path: &Path, options: &OpenOptions, failed: impl FnOnce(io::Error) -> StoreError) -> Result<Option<File>> {
+fn plain(path: &Path, options: &OpenOptions, failed: impl FnOnce(io::Error) -> StoreError) -> Result<Option<(File, u64)>> {
     // Without NONBLOCK, opening a FIFO would wait for its other end.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let foreign = || StoreError::Foreign { path: path.to_owned(), expected: "file" };
@@ -67,13 +67,15 @@ fn plain(path: &Path, options: &OpenOptions, failed: impl FnOnce(io::Error) -> S
         Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Err(foreign()),
         Err(e) => return Err(failed(e)),
     };
-    if file.metadata().map_err(reading("looking at", path))?.is_file() { Ok(Some(file)) } else { Err(foreign()) }
+    let found = file.metadata().map_err(reading("looking at", path))?;
+    if found.is_file() { Ok(Some((file, found.len()))) } else { Err(foreign()) }
 }
 
 /// Reads a file of at most `limit` bytes; a longer one comes out one byte longer than that.
 pub(super) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
-    let Some(file) = open(path)? else { return Ok(None) };
-    let mut bytes = Vec::new();
+    let Some((file, size)) = open(path)? else { return Ok(None) };
+    // Room for all of it and for the read that finds the end: two calls for a small file.
+    let mut bytes = Vec::with_capacity(usize::try_from(size.min(limit)).unwrap_or(0) + 64);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(reading("reading", path))?;
     Ok(Some(bytes))
 }
@@ -150,6 +152,7 @@ fn scratch_file(folder: &Path) -> Result<(std::path::PathBuf, File)> {
 }
 
 /// The only rename in larder.
+#[expect(clippy::disallowed_methods, reason = "this is its one home")]
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(writing("naming", to))
 }

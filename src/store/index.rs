@@ -46,7 +46,11 @@ impl Store {
     pub(super) fn index_begins_to_change(&self) -> Result<Change> {
         let path = self.stale();
         let stale = disk::size(&path)?.is_some();
-        disk::open_or_make(&path)?;
+        if !stale {
+            // On the disk before the pin is: btrfs keeps no order between two folders.
+            disk::open_or_make(&path)?;
+            disk::sync_folder(self.root())?;
+        }
         Ok(Change { stale })
     }
 
@@ -58,10 +62,9 @@ impl Store {
         let carried = old.as_deref().and_then(|text| text.strip_prefix(HEAD)?.strip_suffix(TAIL));
         match carried {
             Some(lines) => {
-                let others =
-                    lines.lines().map(|line| line.trim_end_matches(',')).filter(|line| !line.is_empty() && !is_of(line, &first.name));
-                let lines = others.map(str::to_owned).chain(lines_of(same_name)?).collect();
-                self.write_index(lines)
+                let is_of_name = lines_about(&first.name);
+                let others = lines.split(",\n").filter(|line| !line.is_empty() && !is_of_name(line)).map(str::to_owned);
+                self.write_index(&others.chain(lines_of(same_name)?).collect::<Vec<_>>())
             }
             None => self.derive_index(),
         }
@@ -74,10 +77,10 @@ impl Store {
             by_name.entry(pin.name.clone()).or_default().push(pin);
         }
         let lines = by_name.values().map(|pins| lines_of(pins)).collect::<Result<Vec<_>>>()?;
-        self.write_index(lines.concat())
+        self.write_index(&lines.concat())
     }
 
-    fn write_index(&self, lines: Vec<String>) -> Result<()> {
+    fn write_index(&self, lines: &[String]) -> Result<()> {
         let text = format!("{HEAD}{}{TAIL}", lines.join(",\n"));
         disk::replace(&self.scratch(), &self.index(), text.as_bytes())?;
         disk::remove(&self.stale())
@@ -106,7 +109,7 @@ fn line(pin: &Pin, older: bool) -> Result<String> {
 }
 
 /// Whether a line of ours is for this name, with or without a digest.
-fn is_of(line: &str, name: &Name) -> bool {
-    let after = line.split_once(&format!("\"{REF_NAME}\":\"{name}")).map(|(_, after)| after);
-    after.is_some_and(|after| after.starts_with(['"', '@']))
+fn lines_about(name: &Name) -> impl Fn(&str) -> bool {
+    let named = format!("\"{REF_NAME}\":\"{name}");
+    move |line| line.split_once(&named).is_some_and(|(_, after)| after.starts_with(['"', '@']))
 }

@@ -85,7 +85,7 @@ impl Store {
 
     fn judge_locked(&self, digest: &Digest, claimed: u64, may_move: bool) -> Result<Option<StoreError>> {
         let path = self.blob_path(digest);
-        let Some(mut file) = disk::open(&path)? else { return Ok(None) };
+        let Some((mut file, _)) = disk::open(&path)? else { return Ok(None) };
         let mut hasher = Hasher::new();
         hash(&mut file, &mut hasher).map_err(reading("reading", &path))?;
         let (found, found_size) = hasher.finish();

@@ -98,8 +98,7 @@ impl Store {
     /// When reading fails with a [`Mismatch`], [`set_aside`](Store::set_aside) is to be called.
     pub fn blob(&self, blob: &Descriptor) -> Result<VerifyReader<File>> {
         let path = self.blob_path(&blob.digest);
-        let file = disk::open(&path)?.ok_or(StoreError::Missing { digest: blob.digest })?;
-        let size = file.metadata().map_err(reading("looking at", &path))?.len();
+        let (file, size) = disk::open(&path)?.ok_or(StoreError::Missing { digest: blob.digest })?;
         if size != blob.size {
             // Damaged, or misdescribed; if neither, it was healed or removed meanwhile.
             return Err(self.judge(&blob.digest, blob.size)?.unwrap_or(StoreError::Missing { digest: blob.digest }));
@@ -138,7 +137,7 @@ impl Store {
             Err(StoreError::ReadOnly { .. }) => {}
             taken => return taken.map(|lock| Shared { _lock: lock }),
         }
-        let file = disk::open(&path)?.ok_or_else(|| reading("opening", &path)(io::ErrorKind::NotFound.into()))?;
+        let (file, _) = disk::open(&path)?.ok_or_else(|| reading("opening", &path)(io::ErrorKind::NotFound.into()))?;
         disk::lock(&file, &path, Hold::Shared, self.patience())?;
         Ok(Shared { _lock: file })
     }

@@ -49,7 +49,7 @@ pub enum Finding {
     /// A pin counts on a blob that is not there.
     Missing {
         /// The pin.
-        pin: Pin,
+        pin: Box<Pin>,
         /// The blob.
         blob: Descriptor,
     },
@@ -77,9 +77,9 @@ impl Store {
     pub fn collect(&self, lock: &Exclusive) -> Result<Freed> {
         let mut freed = self.sweep(lock, |_| true)?;
         for path in files(&self.scratch())? {
-            let Ok(Some(file)) = disk::open(&path) else { continue };
+            let Ok(Some((file, size))) = disk::open(&path) else { continue };
             if disk::is_free(&file) {
-                freed.bytes += file.metadata().map(|m| m.len()).unwrap_or(0);
+                freed.bytes += size;
                 disk::remove(&path)?;
             }
         }
@@ -118,14 +118,14 @@ impl Store {
         for pin in self.pins()? {
             let blobs = self.needs(&pin).unwrap_or_else(|_| documents(&pin));
             for blob in blobs.into_iter().filter(|blob| !self.has(blob)) {
-                each(Finding::Missing { pin: pin.clone(), blob });
+                each(Finding::Missing { pin: Box::new(pin.clone()), blob });
             }
         }
         Ok(())
     }
 
     fn check(&self, digest: &Digest, path: &Path) -> Result<Option<StoreError>> {
-        let Some(mut file) = disk::open(path)? else { return Ok(None) };
+        let Some((mut file, _)) = disk::open(path)? else { return Ok(None) };
         let mut hasher = Hasher::new();
         hash(&mut file, &mut hasher).map_err(reading("reading", path))?;
         let (found, size) = hasher.finish();

@@ -7,19 +7,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::Engine;
+use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue};
-use reqwest::{Method, StatusCode, Url};
-use serde::Deserialize;
 
+use super::authfile;
 use super::challenge::Challenge;
-use super::credentials::{self, Credential, CredentialsError, Source};
-use super::error::{Result, Said, ShownUrl, UpstreamError};
-use super::refusal::{self, Wanted};
-use super::wire::{Ask, Wire};
-use crate::json;
+use super::credentials::{Credential, CredentialsError, Secret, Source};
+use super::error::{Result, UpstreamError};
+use super::shown::{Said, ShownUrl};
+use super::token::TokenServer;
+use super::wire::Wire;
 use crate::reference::Repository;
 
 /// Token servers on another host than their registry, which are known to belong to it.
@@ -30,24 +30,15 @@ const REALMS: [(&str, &str); 4] = [
     ("registry.digitalocean.com", "api.digitalocean.com"),
 ];
 
-/// Larger than any answer of a token server.
-const TOKEN_LIMIT: u64 = 64 << 10;
-
-/// How long a token lasts at least, as the specification has it.
-const SHORTEST: u64 = 60;
-
-/// No token is used for longer without asking anew.
-const LONGEST: u64 = 24 * 60 * 60;
-
 /// All passes that are held.
 #[derive(Default)]
 pub(super) struct Auth {
-    sessions: Mutex<HashMap<Repository, Arc<tokio::sync::Mutex<Session>>>>,
+    standings: Mutex<HashMap<Repository, Arc<tokio::sync::Mutex<Standing>>>>,
 }
 
 /// What is known of one repository.
 #[derive(Default)]
-struct Session {
+struct Standing {
     header: Option<HeaderValue>,
     until: Option<Instant>,
     /// How often the pass was changed, so that of many who were refused with one pass only the first asks for another.
@@ -105,37 +96,37 @@ impl Access {
 impl Auth {
     /// The pass that is held for this repository; waits for one that is being asked for.
     pub(super) async fn pass(&self, of: &Repository) -> Pass {
-        self.session(of).lock().await.pass()
+        self.standing(of).lock().await.pass()
     }
 
     /// Another pass in the place of one that was refused with these headers.
     pub(super) async fn renew(&self, wire: &Wire, of: &Repository, asked: &Url, used: &Pass, headers: &HeaderMap) -> Result<Pass> {
-        let session = self.session(of);
-        let mut session = session.lock().await;
-        if session.round == used.round {
+        let standing = self.standing(of);
+        let mut standing = standing.lock().await;
+        if standing.round == used.round {
             let challenge = Challenge::choose(headers).ok_or_else(|| UpstreamError::Challenge { url: ShownUrl::from(asked) })?;
-            *session = Request { wire, of, asked }.answer(challenge, used).await?;
+            *standing = Request { wire, of, asked }.answer(challenge, used).await?;
         }
-        Ok(session.pass())
+        Ok(standing.pass())
     }
 
     /// Gives up a pass that was refused without a word about what would do.
     pub(super) async fn forget(&self, of: &Repository, used: &Pass) -> Pass {
-        let session = self.session(of);
-        let mut session = session.lock().await;
-        if session.round == used.round {
-            *session = Session { round: used.round + 1, ..Session::default() };
+        let standing = self.standing(of);
+        let mut standing = standing.lock().await;
+        if standing.round == used.round {
+            *standing = Standing { round: used.round + 1, ..Standing::default() };
         }
-        session.pass()
+        standing.pass()
     }
 
-    fn session(&self, of: &Repository) -> Arc<tokio::sync::Mutex<Session>> {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.entry(of.clone()).or_default().clone()
+    fn standing(&self, of: &Repository) -> Arc<tokio::sync::Mutex<Standing>> {
+        let mut standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        standings.entry(of.clone()).or_default().clone()
     }
 }
 
-impl Session {
+impl Standing {
     fn pass(&self) -> Pass {
         let fresh = self.until.is_none_or(|until| Instant::now() < until);
         Pass { header: self.header.clone().filter(|_| fresh), access: self.access.clone(), round: self.round }
@@ -150,22 +141,19 @@ struct Request<'a> {
     asked: &'a Url,
 }
 
-/// A token and how long it is good for.
-type Token = (HeaderValue, Duration);
-
 impl Request<'_> {
-    async fn answer(&self, challenge: Challenge, used: &Pass) -> Result<Session> {
-        let found = credentials::find(&self.wire.settings, self.of).await;
+    async fn answer(&self, challenge: Challenge, used: &Pass) -> Result<Standing> {
+        let found = authfile::find(&self.wire.settings, self.of).await;
         let (found, access) = match found {
             Ok(found) => (found, Access::Anyone),
             Err(e) => (None, Access::Unreadable(Arc::new(e))),
         };
         let round = used.round + 1;
-        let straight = |header, from| Session { header: Some(header), until: None, round, access: Access::Sent(from) };
+        let straight = |header, from| Standing { header: Some(header), until: None, round, access: Access::Sent(from) };
         match (challenge, found) {
-            (_, Some((Credential::Token(token), from))) => Ok(straight(self.header(&format!("Bearer {}", token.expose()))?, from)),
+            (_, Some((Credential::Token(token), from))) => Ok(straight(self.header(bearer(token.expose()))?, from)),
             (Challenge::Basic, Some((Credential::Basic { username, password }, from))) => {
-                Ok(straight(self.header(&basic(&username, password.expose()))?, from))
+                Ok(straight(self.header(basic(&username, &password))?, from))
             }
             // An identity token is of no use where no token server is named.
             (Challenge::Basic, Some((Credential::Identity(_), from))) => Err(Access::Refused(from).refused(self.shown(), None)),
@@ -173,10 +161,9 @@ impl Request<'_> {
             (Challenge::Bearer { realm, service, scope }, found) => {
                 let realm = self.realm(&realm)?;
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.of.path()));
-                let server = TokenServer { request: self, realm, service, scope };
+                let server = TokenServer { wire: self.wire, trusted: self.trusts(&realm), realm, service, scope, asked: self.shown() };
                 let (token, access) = server.token(found, access).await?;
-                let (header, lasts) = token;
-                Ok(Session { header: Some(header), until: Some(Instant::now() + lasts), round, access })
+                Ok(Standing { header: Some(token.header), until: Some(Instant::now() + token.lasts), round, access })
             }
         }
     }
@@ -200,11 +187,9 @@ impl Request<'_> {
             || self.wire.settings.trusted_realms.iter().any(|trusted| trusted == host)
     }
 
-    fn header(&self, text: &str) -> Result<HeaderValue> {
-        // Only a token or a password with control characters cannot be a header.
-        let mut header = HeaderValue::from_str(text).map_err(|_| UpstreamError::Challenge { url: self.shown() })?;
-        header.set_sensitive(true);
-        Ok(header)
+    /// Only what has control characters in it cannot be sent.
+    fn header(&self, header: Option<HeaderValue>) -> Result<HeaderValue> {
+        header.ok_or_else(|| UpstreamError::Challenge { url: self.shown() })
     }
 
     fn shown(&self) -> ShownUrl {
@@ -212,139 +197,19 @@ impl Request<'_> {
     }
 }
 
-struct TokenServer<'a> {
-    request: &'a Request<'a>,
-    realm: Url,
-    service: Option<String>,
-    scope: String,
+/// The header that shows user and password, if they can be sent.
+pub(super) fn basic(username: &str, password: &Secret) -> Option<HeaderValue> {
+    let text = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", password.expose()));
+    secret(&format!("Basic {text}"))
 }
 
-impl TokenServer<'_> {
-    /// A token for these credentials; if they are refused, one for anyone, since the image may be public.
-    async fn token(&self, found: credentials::Found, mut access: Access) -> Result<(Token, Access)> {
-        let mut said = None;
-        if let Some((credential, from)) = found {
-            if self.request.trusts(&self.realm) {
-                match self.ask(Some(&credential)).await {
-                    Ok(token) => return Ok((token, Access::Taken(from))),
-                    Err(Failed::Refused(why)) => (said, access) = (why, Access::Refused(from)),
-                    Err(Failed::Otherwise(e)) => return Err(e),
-                }
-            } else {
-                access = Access::Withheld(from, self.realm.host_str().unwrap_or_default().to_owned());
-            }
-        }
-        match self.ask(None).await {
-            Ok(token) => Ok((token, access)),
-            Err(Failed::Refused(why)) => Err(access.refused(self.request.shown(), said.or(why))),
-            Err(Failed::Otherwise(e)) => Err(e),
-        }
-    }
-
-    async fn ask(&self, credential: Option<&Credential>) -> std::result::Result<Token, Failed> {
-        let (ask, password) = match credential {
-            Some(Credential::Identity(token)) => (self.exchange(token.expose()), None),
-            Some(Credential::Basic { username, password }) => {
-                (self.query(Some(username)), Some(self.request.header(&basic(username, password.expose()))?))
-            }
-            Some(Credential::Token(_)) | None => (self.query(None), None),
-        };
-        let mut answer = self.request.wire.send(&ask, password.as_ref()).await?;
-        match answer.status() {
-            StatusCode::OK => {}
-            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(Failed::Refused(refusal::said(&mut answer).await));
-            }
-            _ => return Err(refusal::of_answer(answer, Wanted::Token, Access::Anyone).await.into()),
-        }
-        let mut answer = answer.plain()?;
-        let body = answer.bytes(TOKEN_LIMIT).await?;
-        let reply = read(&body).and_then(|(token, lasts)| Some((self.request.header(&format!("Bearer {token}")).ok()?, lasts)));
-        reply.ok_or_else(|| UpstreamError::NotAToken { url: answer.url }.into())
-    }
-
-    fn query(&self, account: Option<&str>) -> Ask {
-        let mut url = self.realm.clone();
-        {
-            let mut query = url.query_pairs_mut();
-            query.extend_pairs(self.service.iter().map(|s| ("service", s)));
-            query.extend_pairs(self.scope.split(' ').filter(|s| !s.is_empty()).map(|s| ("scope", s)));
-            query.extend_pairs(account.map(|a| ("account", a)));
-        }
-        Ask { method: Method::GET, url, headers: HeaderMap::new(), form: None }
-    }
-
-    /// The exchange of an identity token, as OAuth 2 has it; docker logs in to Azure and others that way.
-    fn exchange(&self, identity: &str) -> Ask {
-        let service = self.service.as_deref().unwrap_or_default();
-        let fields = [
-            ("grant_type", "refresh_token"),
-            ("service", service),
-            ("client_id", "larder"),
-            ("scope", &self.scope),
-            ("refresh_token", identity),
-        ];
-        let mut url = self.realm.clone();
-        url.query_pairs_mut().clear().extend_pairs(fields);
-        let form = url.query().unwrap_or_default().to_owned();
-        Ask { method: Method::POST, url: self.realm.clone(), headers: HeaderMap::new(), form: Some(form) }
-    }
+/// The header that shows a token, if it can be sent.
+pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
+    secret(&format!("Bearer {token}"))
 }
 
-/// Why there is no token.
-enum Failed {
-    /// Not for these credentials.
-    Refused(Option<Box<Said>>),
-    Otherwise(UpstreamError),
-}
-
-impl From<UpstreamError> for Failed {
-    fn from(error: UpstreamError) -> Failed {
-        Failed::Otherwise(error)
-    }
-}
-
-#[derive(Deserialize)]
-struct Reply {
-    token: Option<String>,
-    access_token: Option<String>,
-    expires_in: Option<f64>,
-}
-
-fn read(body: &[u8]) -> Option<(String, Duration)> {
-    let reply: Reply = json::parse(body, &["token", "access_token", "expires_in"]).ok()?;
-    let token = reply.token.into_iter().chain(reply.access_token).find(|t| !t.is_empty())?;
-    // Nine tenths, so that no token ends on its way. A number that is none counts as none.
-    let lasts = reply.expires_in.unwrap_or_default().clamp(SHORTEST as f64, LONGEST as f64) * 0.9;
-    Some((token, Duration::from_secs_f64(lasts)))
-}
-
-fn basic(username: &str, password: &str) -> String {
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_read_by_both_names_and_kept_for_a_sensible_time() {
-        let cases = [
-            (r#"{"token":"a"}"#, Some(("a", 54))),
-            (r#"{"access_token":"b","expires_in":300}"#, Some(("b", 270))),
-            (r#"{"token":"a","access_token":"b","expires_in":1}"#, Some(("a", 54))),
-            (r#"{"token":"","access_token":"b","expires_in":null}"#, Some(("b", 54))),
-            (r#"{"token":"a","expires_in":1e300}"#, Some(("a", 77760))),
-            (r#"{"token":"a","expires_in":-5}"#, Some(("a", 54))),
-            (r#"{"token":"a","Token":"b"}"#, None),
-            (r#"{"token":""}"#, None),
-            (r#"{"token":7}"#, None),
-            (r#"{}"#, None),
-            ("", None),
-        ];
-        for (body, expected) in cases {
-            let found = read(body.as_bytes());
-            assert_eq!(found, expected.map(|(t, s)| (t.to_owned(), Duration::from_secs(s))), "{body}");
-        }
-    }
+fn secret(text: &str) -> Option<HeaderValue> {
+    let mut header = HeaderValue::from_str(text).ok()?;
+    header.set_sensitive(true);
+    Some(header)
 }

@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::Upstream;
 use super::body::Answer;
-use super::error::{Result, ShownUrl, UpstreamError};
+use super::error::{Result, UpstreamError};
 use super::refusal::Wanted;
 use super::retry::Retry;
 use super::wire::Ask;
@@ -98,7 +98,7 @@ impl<'a> BlobStream<'a> {
         self.skip -= passed_over;
         let bytes = bytes.split_off(usize::try_from(passed_over).expect("no more than the length of a buffer"));
         if bytes.len() as u64 > self.size - self.position {
-            return Err(self.too_long());
+            return Err(UpstreamError::TooLong { url: answer.url.clone(), blob: self.digest, expected: self.size });
         }
         self.position += bytes.len() as u64;
         Ok(Some(bytes).filter(|b| !b.is_empty()))
@@ -108,7 +108,7 @@ impl<'a> BlobStream<'a> {
     async fn end(&mut self) -> Result<()> {
         let Some(mut answer) = self.answer.take() else { return Ok(()) };
         match answer.chunk().await {
-            Ok(Some(bytes)) if !bytes.is_empty() => Err(self.too_long()),
+            Ok(Some(bytes)) if !bytes.is_empty() => Err(UpstreamError::TooLong { url: answer.url, blob: self.digest, expected: self.size }),
             _ => Ok(()),
         }
     }
@@ -161,11 +161,6 @@ impl<'a> BlobStream<'a> {
         self.skip = self.position - first;
         self.answer = Some(answer);
         Ok(())
-    }
-
-    fn too_long(&self) -> UpstreamError {
-        let url = self.answer.as_ref().map_or_else(|| ShownUrl::from(&self.url), |a| a.url.clone());
-        UpstreamError::TooLong { url, blob: self.digest, expected: self.size }
     }
 }
 

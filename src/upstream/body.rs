@@ -9,8 +9,9 @@ use bytes::{Bytes, BytesMut};
 use reqwest::StatusCode;
 use reqwest::header::{AsHeaderName, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
 
-use super::error::{Result, ShownUrl, UpstreamError, plain};
+use super::error::{Result, UpstreamError};
 use super::failure;
+use super::shown::{ShownUrl, plain};
 
 /// The least that a body has to give, in bytes a second: a fraction of what the slowest line gives.
 const LEAST: u64 = 128;
@@ -63,10 +64,14 @@ impl Answer {
 
     /// The next bytes, as they come; none at the end.
     ///
-    /// Only the time spent waiting here counts against the other side, not what the caller takes to store the bytes.
+    /// Only the time spent waiting here counts against the other side, not what the caller takes to store the bytes. The HTTP library's own
+    /// time limit on reads goes on between calls, and is not used.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>> {
         let began = Instant::now();
-        let chunk = self.response.chunk().await.map_err(|e| failure::of_request(self.url.clone(), e, self.patience))?;
+        let chunk = match tokio::time::timeout(self.patience, self.response.chunk()).await {
+            Ok(chunk) => chunk.map_err(|e| failure::of_request(self.url.clone(), e))?,
+            Err(_) => return Err(UpstreamError::TimedOut { url: self.url.clone(), after: self.patience }),
+        };
         self.waited += began.elapsed();
         self.came += chunk.as_ref().map_or(0, |c| c.len() as u64);
         if self.waited >= self.patience && chunk.is_some() {

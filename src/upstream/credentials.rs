@@ -1,24 +1,13 @@
-//! Credentials, from where docker and podman keep theirs.
+//! Credentials: what they are, where they were found, why they cannot be had.
 //!
-//! Reads docker's `config.json` and the `auth.json` of podman, skopeo and buildah
-//! ([containers-auth.json(5)](https://github.com/containers/image/blob/main/docs/containers-auth.json.5.md)). The first
-//! place that has something for a registry decides, in this order: what the settings hold; then each file as listed, and in
-//! it the helper for this registry (`credHelpers`), the helper for all (`credsStore`), the file's own entries
-//! (`auths`, the longest key that fits). Always true: nothing here can print a secret, and nothing is kept or written.
+//! Always true: nothing here can print a secret, and no error repeats what a file or a helper said.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine;
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
-
-use super::{Settings, helper};
-use crate::json;
-use crate::reference::Repository;
 
 /// A text that cannot be printed: a password or a token.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -163,144 +152,4 @@ pub enum CredentialsError {
         /// The program.
         program: String,
     },
-}
-
-/// Credentials and where they were found.
-pub(super) type Found = Option<(Credential, Box<Source>)>;
-type Result<T> = std::result::Result<T, CredentialsError>;
-
-/// Larger than any file of credentials.
-const FILE_LIMIT: u64 = 4 << 20;
-
-/// Docker Hub's key in the files and for the helpers, from the days of its first protocol.
-const HUB_KEY: &str = "https://index.docker.io/v1/";
-
-/// What there is for this repository; none if there is nothing for it anywhere.
-pub(super) async fn find(settings: &Settings, of: &Repository) -> Result<Found> {
-    let names = names(of);
-    let login = names.iter().find_map(|name| settings.logins.iter().find(|l| canonical(&l.registry) == *name));
-    if let Some(Login { username, password, .. }) = login {
-        return Ok(Some((Credential::Basic { username: username.clone(), password: password.clone() }, Box::new(Source::Settings))));
-    }
-    for path in &settings.credential_files {
-        let Some(file) = read(path).await? else { continue };
-        if let Some(found) = in_file(settings, of, &names, file, path).await? {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
-}
-
-async fn in_file(settings: &Settings, of: &Repository, names: &[String], file: File, path: &Path) -> Result<Found> {
-    let own = file.cred_helpers.iter().find(|(key, _)| canonical(key) == of.registry()).map(|(_, name)| name);
-    let helpers = own.or(file.creds_store.as_ref()).filter(|name| !name.is_empty());
-    if let Some(name) = helpers {
-        let server = if of.registry() == "docker.io" { HUB_KEY } else { of.registry() };
-        let program = helper::program(name).ok_or_else(|| CredentialsError::HelperName { path: path.to_owned() })?;
-        if let Some(credential) = helper::ask(settings, &program, server).await? {
-            return Ok(Some((credential, Box::new(Source::Helper { program, path: path.to_owned() }))));
-        }
-    }
-    for name in names {
-        // Two keys may mean the same; then the one that is written as references are.
-        let exact = file.auths.get_key_value(name.as_str());
-        let entry = exact.into_iter().chain(file.auths.iter().filter(|(key, _)| canonical(key) == *name));
-        for (key, entry) in entry {
-            let source = || Box::new(Source::File { path: path.to_owned(), key: key.clone() });
-            if let Some(credential) =
-                entry.credential().ok_or_else(|| CredentialsError::Entry { path: path.to_owned(), key: key.clone() })?
-            {
-                return Ok(Some((credential, source())));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// What a key may be to fit this repository, the most special first: `ghcr.io/team/app`, `ghcr.io/team`, `ghcr.io`.
-fn names(of: &Repository) -> Vec<String> {
-    let whole = of.to_string();
-    let mut names: Vec<String> = whole.match_indices('/').map(|(at, _)| whole[..at].to_owned()).collect();
-    names.push(whole);
-    names.reverse();
-    names
-}
-
-/// A key as references write it. One with a scheme is of the old kind and means the whole host, whatever its path is.
-fn canonical(key: &str) -> String {
-    let old = ["https://", "http://"].iter().find_map(|scheme| key.strip_prefix(scheme));
-    let key = match old {
-        Some(rest) => rest.split('/').next().unwrap_or(rest),
-        None => ["/v1", "/v2"].iter().fold(key.trim_end_matches('/'), |k, version| k.strip_suffix(version).unwrap_or(k)),
-    };
-    let (host, path) = key.split_once('/').map_or((key, None), |(host, path)| (host, Some(path)));
-    let host = if matches!(host, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { host };
-    path.map_or(host.to_owned(), |path| format!("{host}/{path}"))
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct File {
-    #[serde(deserialize_with = "json::null_is_default")]
-    auths: BTreeMap<String, Entry>,
-    #[serde(deserialize_with = "json::null_is_default")]
-    cred_helpers: BTreeMap<String, String>,
-    creds_store: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Entry {
-    auth: Option<Secret>,
-    username: Option<String>,
-    password: Option<Secret>,
-    identitytoken: Option<Secret>,
-    registrytoken: Option<Secret>,
-}
-
-impl Entry {
-    /// What the entry holds: `None` if that cannot be read, `Some(None)` if it is empty, as beside a helper.
-    fn credential(&self) -> Option<Option<Credential>> {
-        let filled = |s: &Option<Secret>| s.clone().filter(|s| !s.0.is_empty());
-        if let Some(token) = filled(&self.identitytoken) {
-            return Some(Some(Credential::Identity(token)));
-        }
-        if let Some(token) = filled(&self.registrytoken) {
-            return Some(Some(Credential::Token(token)));
-        }
-        if let Some(auth) = filled(&self.auth) {
-            return decode(&auth).map(Some);
-        }
-        match (&self.username, filled(&self.password)) {
-            (Some(username), Some(password)) => Some(Some(Credential::Basic { username: username.clone(), password })),
-            _ => Some(None),
-        }
-    }
-}
-
-fn decode(auth: &Secret) -> Option<Credential> {
-    let bytes = base64::engine::general_purpose::STANDARD.decode(auth.0.trim()).ok()?;
-    let text = String::from_utf8(bytes).ok()?;
-    let (username, password) = text.split_once(':')?;
-    // Some writers fill up with zero bytes, and docker's reader takes them off.
-    let password = Secret(password.trim_end_matches('\0').to_owned());
-    Some(Credential::Basic { username: username.to_owned(), password })
-}
-
-async fn read(path: &Path) -> Result<Option<File>> {
-    let failed = |source| CredentialsError::Read { path: path.to_owned(), source };
-    let file = match tokio::fs::File::open(path).await {
-        Ok(file) => file,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
-        Err(e) => return Err(failed(e)),
-    };
-    let mut text = Vec::new();
-    file.take(FILE_LIMIT).read_to_end(&mut text).await.map_err(failed)?;
-    // What podman leaves behind when it logs out of everything.
-    if text.trim_ascii().is_empty() {
-        return Ok(Some(File::default()));
-    }
-    // The reader's own message may repeat what it read.
-    let parsed = json::parse(&text, &["auths", "credHelpers", "credsStore"]);
-    parsed.map(Some).map_err(|e| CredentialsError::Malformed { path: path.to_owned(), line: e.line() })
 }

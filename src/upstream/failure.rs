@@ -5,14 +5,18 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
-use std::time::Duration;
 
-use super::error::{ShownUrl, UpstreamError};
+use super::error::UpstreamError;
+use super::shown::ShownUrl;
 use super::wire::{BlockedAddress, Unresolved};
 
 /// Names the failure of a request that got no answer, or whose answer broke off.
-pub(super) fn of_request(url: ShownUrl, error: reqwest::Error, patience: Duration) -> UpstreamError {
+pub(super) fn of_request(url: ShownUrl, error: reqwest::Error) -> UpstreamError {
     let source = error.without_url();
+    // The types of these errors are not public. What is wrong with the way to a proxy is inside them.
+    if causes(&source).any(|e| e.to_string().starts_with("tunnel error") || e.to_string().starts_with("SOCKS error")) {
+        return UpstreamError::Proxy { url, source: Some(source) };
+    }
     if let Some(tls) = cause::<rustls::Error>(&source) {
         return of_tls(url, tls.clone());
     }
@@ -22,18 +26,11 @@ pub(super) fn of_request(url: ShownUrl, error: reqwest::Error, patience: Duratio
     if let Some(Unresolved(io)) = cause(&source) {
         return UpstreamError::Resolve { url, source: same(io) };
     }
-    // The types of these errors are not public.
-    if causes(&source).any(|e| e.to_string().starts_with("tunnel error") || e.to_string().starts_with("SOCKS error")) {
-        return UpstreamError::Proxy { url, source: Some(source) };
-    }
     if source.is_connect() {
         return match cause::<io::Error>(&source) {
             Some(io) if io.kind() == ErrorKind::ConnectionRefused => UpstreamError::Refused { url },
             _ => UpstreamError::Connect { url, source },
         };
-    }
-    if source.is_timeout() {
-        return UpstreamError::TimedOut { url, after: patience };
     }
     match cause::<hyper::Error>(&source) {
         Some(http) if http.is_parse() => UpstreamError::NotHttp { url, source },

@@ -82,6 +82,7 @@ async fn run(settings: &Settings, program: &str, server: &str) -> Result<Option<
 }
 
 /// Starts the helper from the folders in the settings, else from the search path.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 fn start(settings: &Settings, program: &str) -> std::io::Result<Child> {
     let places = settings.helper_folders.iter().map(|f| f.join(program)).chain([program.into()]);
     for place in places {

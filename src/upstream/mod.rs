@@ -8,6 +8,7 @@
 //! keeps its certificates.
 
 mod auth;
+mod authfile;
 mod blob;
 mod body;
 mod challenge;
@@ -17,6 +18,8 @@ mod failure;
 mod helper;
 mod refusal;
 mod retry;
+mod shown;
+mod token;
 mod wire;
 
 use std::path::PathBuf;
@@ -27,9 +30,10 @@ use reqwest::{Method, StatusCode, Url};
 
 pub use self::blob::BlobStream;
 pub use self::credentials::{CredentialsError, Login, Secret, Source};
-pub use self::error::{Limits, Said, ShownUrl, UpstreamError};
+pub use self::error::UpstreamError;
+pub use self::shown::{Limits, Said, ShownUrl};
 
-use self::auth::Auth;
+use self::auth::{Access, Auth};
 use self::body::Answer;
 use self::error::Result;
 use self::refusal::Wanted;
@@ -144,7 +148,7 @@ impl Upstream {
 
     async fn manifest_once(&self, ask: &Ask, of: &Repository, at: At<'_>) -> Result<Found> {
         let mut answer = success(self.ask(ask, of, Wanted::Manifest).await?.plain()?)?;
-        let media_type = answer.header(CONTENT_TYPE).map(|t| error::plain(t, 200));
+        let media_type = answer.header(CONTENT_TYPE).map(|t| shown::plain(t, 200));
         let bytes = answer.bytes(DOCUMENT_LIMIT).await?;
         let bytes = match at {
             At::Tag(_) => Verified::hash(bytes),
@@ -211,6 +215,8 @@ impl Upstream {
                     answer.drain().await;
                     pass = self.auth.forget(of, &pass).await;
                 }
+                // Where the registry leads, nothing is known of who asks.
+                _ if !answer.home => return Err(refusal::of_answer(answer, wanted, Access::Anyone).await),
                 _ => return Err(refusal::of_answer(answer, wanted, pass.access).await),
             }
         }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::StatusCode;
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use serde::Deserialize;
 
 use super::auth::Access;
 use super::body::{Answer, NOTE_LIMIT};
-use super::error::{Limits, Said, ShownUrl, UpstreamError, plain};
+use super::error::UpstreamError;
+use super::shown::{Limits, Said, ShownUrl, plain};
 
 /// What was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,12 +65,19 @@ struct OneError {
     message: String,
 }
 
-/// What the registry says about it, if it says it as the specification has it.
+/// What the registry says about it, if it says anything that can be shown.
 pub(super) async fn said(answer: &mut Answer) -> Option<Box<Said>> {
+    let in_words = answer.header(CONTENT_TYPE).is_some_and(|t| t.starts_with("text/plain"));
     let body = answer.bytes(NOTE_LIMIT).await.ok()?;
-    let errors: Errors = serde_json::from_slice(&body).ok()?;
-    let first = errors.errors.into_iter().next()?;
-    let said = Said { code: plain(&first.code, 60), message: plain(&first.message, 400) };
+    let said = match serde_json::from_slice::<Errors>(&body) {
+        Ok(errors) => {
+            let first = errors.errors.into_iter().next()?;
+            Said { code: plain(&first.code, 60), message: plain(&first.message, 400) }
+        }
+        // Not as the specification has it, but it may say that this port speaks HTTPS.
+        Err(_) if in_words => Said { code: String::new(), message: plain(&String::from_utf8_lossy(&body), 200) },
+        Err(_) => return None,
+    };
     (said != Said { code: String::new(), message: String::new() }).then(|| Box::new(said))
 }
 

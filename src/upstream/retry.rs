@@ -8,7 +8,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use super::Settings;
-use super::error::{Result, UpstreamError, line};
+use super::error::{Result, UpstreamError};
+use super::shown::line;
 use crate::event::{Event, Tell};
 
 /// The longest time between two tries that nobody asked for.
@@ -75,11 +76,16 @@ impl<'a> Retry<'a> {
 
 fn outlook(error: &UpstreamError) -> Outlook {
     match error {
+        // What is granted for hours is used up; a second does not help.
+        UpstreamError::TooManyRequests { after: None, limits: Some(limits), .. } if limits.used_up() => Outlook::Lasting,
         UpstreamError::TooManyRequests { after, .. } | UpstreamError::Failed { after, .. } => Outlook::Passing(*after),
         UpstreamError::TimedOut { .. } | UpstreamError::TooSlow { .. } | UpstreamError::Broken { .. } | UpstreamError::Short { .. } => {
             Outlook::Passing(None)
         }
-        UpstreamError::Resolve { .. } | UpstreamError::Refused { .. } | UpstreamError::Connect { .. } => Outlook::Unreached,
+        UpstreamError::Resolve { .. }
+        | UpstreamError::Refused { .. }
+        | UpstreamError::Connect { .. }
+        | UpstreamError::Proxy { source: Some(_), .. } => Outlook::Unreached,
         _ => Outlook::Lasting,
     }
 }

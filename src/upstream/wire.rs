@@ -14,8 +14,9 @@ use reqwest::{Certificate, Client, ClientBuilder, Method, StatusCode, Url};
 
 use super::Settings;
 use super::body::Answer;
-use super::error::{Result, ShownUrl, UpstreamError};
+use super::error::{Result, UpstreamError};
 use super::failure;
+use super::shown::ShownUrl;
 
 /// How often one place may lead to another.
 const REDIRECTS: usize = 5;
@@ -70,9 +71,11 @@ impl Wire {
             request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone());
         }
         let home = url.origin() == ask.url.origin();
-        match request.send().await {
-            Ok(response) => Ok(Answer::new(response, shown, home, self.settings.read_timeout)),
-            Err(error) => Err(failure::of_request(shown, error, self.settings.read_timeout)),
+        let patience = self.settings.read_timeout;
+        match tokio::time::timeout(patience, request.send()).await {
+            Ok(Ok(response)) => Ok(Answer::new(response, shown, home, patience)),
+            Ok(Err(error)) => Err(failure::of_request(shown, error)),
+            Err(_) => Err(UpstreamError::TimedOut { url: shown, after: patience }),
         }
     }
 
@@ -92,11 +95,17 @@ impl Wire {
         let next = next.filter(|n| matches!(n.scheme(), "http" | "https") && n.username().is_empty() && n.password().is_none());
         let mut next = next.ok_or_else(|| UpstreamError::LostRedirect { url: url() })?;
         next.set_fragment(None);
-        // A registry behind a proxy that ends TLS often does not know that it is asked by HTTPS; it is not followed either.
-        if next.scheme() == "http" && (from.scheme() == "https" || !self.plain_allowed(&next)) {
+        if !self.may_lead(from, &next) {
             return Err(UpstreamError::InsecureRedirect { url: url(), to: ShownUrl::from(&next) });
         }
         Ok(Some(next))
+    }
+
+    /// Whether one place may lead to the other: by plain HTTP only where that is allowed, and never from HTTPS, nor from
+    /// elsewhere to what this machine keeps to itself.
+    fn may_lead(&self, from: &Url, to: &Url) -> bool {
+        let inward = is_loopback(to) && !is_loopback(from);
+        to.scheme() == "https" || (from.scheme() == "http" && !inward && self.plain_allowed(to))
     }
 
     /// Whether this place may be asked by plain HTTP.
@@ -145,7 +154,6 @@ impl Wire {
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .connect_timeout(self.settings.connect_timeout)
-            .read_timeout(self.settings.read_timeout)
             .dns_resolver(Arc::new(Resolver))
             .user_agent(self.settings.user_agent.as_str());
         // As Go's programs do it, whatever the environment says.
@@ -267,6 +275,43 @@ mod tests {
             ["http://127.0.0.1/", "http://10.0.0.1/", "http://[::1]/", "http://[fd00:ec2::253]/", "http://169.253.1.1/", "http://h.io/"]
         {
             assert!(!address_of(&url(text)).is_some_and(is_blocked), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_are_not_a_way_to_metadata_addresses() {
+        // The system takes an address for a name that it knows.
+        let look_up = async |name: &str| reqwest::dns::Resolve::resolve(&Resolver, name.parse().unwrap()).await;
+        for name in ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254"] {
+            let error = look_up(name).await.err().unwrap();
+            assert!(error.downcast_ref::<BlockedAddress>().is_some(), "{name}: {error}");
+        }
+        assert_eq!(look_up("127.0.0.1").await.ok().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_way_leads_neither_out_of_https_nor_inward() {
+        let wire = Wire::new(Settings { insecure: vec!["lan.example".into()], ..Settings::default() });
+        let open = [
+            ("https://a.io", "https://b.io"),
+            ("http://lan.example", "https://b.io"),
+            ("http://lan.example", "http://lan.example:81"),
+            ("http://127.0.0.1:1", "http://127.0.0.1:2"),
+            ("http://127.0.0.1:1", "http://lan.example"),
+        ];
+        let shut = [
+            ("https://a.io", "http://a.io"),
+            ("https://a.io", "http://lan.example"),
+            ("https://a.io", "http://127.0.0.1"),
+            ("http://lan.example", "http://b.io"),
+            ("http://lan.example", "http://127.0.0.1:2375"),
+            ("http://lan.example", "http://[::1]:80"),
+            ("http://lan.example", "http://localhost"),
+        ];
+        for (cases, expected) in [(&open[..], true), (&shut[..], false)] {
+            for (from, to) in cases {
+                assert_eq!(wire.may_lead(&url(from), &url(to)), expected, "{from} {to}");
+            }
         }
     }
 

@@ -15,15 +15,14 @@ const PLAN: &[(&str, &[&str])] = &[
     ("oci", &["digest", "json"]),
     ("event", &["digest", "reference"]),
     ("pin", &["digest", "oci", "reference"]),
-    ("plan", &["oci"]),
-    ("store", &["digest", "oci", "pin", "reference"]),
-    ("upstream", &["digest", "event", "oci", "reference"]),
-    ("archive", &["oci", "reference", "store"]),
-    ("fetch", &["digest", "event", "oci", "reference", "store", "upstream"]),
-    ("pull", &["digest", "event", "fetch", "oci", "pin", "plan", "reference", "store", "upstream"]),
-    ("engine", &["digest", "event", "oci", "pin", "reference", "store"]),
-    ("ensure", &["digest", "engine", "event", "oci", "pin", "plan", "pull", "reference", "store"]),
-    ("cli", &["digest", "engine", "ensure", "event", "oci", "pin", "plan", "pull", "reference", "store", "upstream"]),
+    ("store", &["digest", "json", "oci", "pin", "reference"]),
+    ("plan", &["oci", "store"]),
+    ("upstream", &["digest", "event", "json", "oci", "reference"]),
+    ("archive", &["digest", "oci", "reference", "store"]),
+    ("pull", &["digest", "event", "oci", "pin", "plan", "reference", "store", "upstream"]),
+    ("engine", &["archive", "digest", "event", "json", "oci", "pin", "reference", "store"]),
+    ("ensure", &["engine", "oci", "pin", "plan", "pull", "reference", "store"]),
+    ("cli", &["archive", "digest", "engine", "ensure", "event", "oci", "pin", "pull", "reference", "store", "upstream"]),
 ];
 
 /// A file with more lines of code has a seam in it. Comments and unit tests do not count.

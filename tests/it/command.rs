@@ -18,7 +18,10 @@ fn a_wrong_reference_is_refused_with_where_and_why() {
     ");
     let output = Sandbox::new().run(["pull", "--json", "redis@sha512:00"]).expect(2);
     let failed = output.one_json();
-    assert_eq!((failed["status"].as_str(), failed["error"]["code"].as_str(), failed["error"]["exit"].as_u64()), (Some("failed"), Some("reference"), Some(2)));
+    assert_eq!(
+        (failed["status"].as_str(), failed["error"]["code"].as_str(), failed["error"]["exit"].as_u64()),
+        (Some("failed"), Some("reference"), Some(2))
+    );
 }
 
 #[test]
@@ -57,7 +60,7 @@ fn one_name_for_several_images_is_refused() {
 fn without_an_engine_every_place_is_named() {
     let mut sandbox = Sandbox::new();
     let nowhere = format!("unix://{}/no.sock", sandbox.path().display());
-    sandbox.set("DOCKER_HOST", nowhere.clone()).set("CONTAINER_HOST", nowhere);
+    sandbox.set("DOCKER_HOST", nowhere.clone()).set("CONTAINER_HOST", format!("{nowhere}2"));
     let output = sandbox.run(["ensure", "--engine", "docker", "redis:7"]).expect(5);
     assert!(output.stderr.starts_with("error: docker did not answer\n"), "{output}");
     assert!(output.stderr.contains("/no.sock (DOCKER_HOST)") && output.stderr.contains("No such file"), "{output}");

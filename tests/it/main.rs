@@ -4,6 +4,8 @@
 
 mod arrows;
 mod command;
+mod engines;
+mod faults;
 mod real;
 mod support;
 mod upstream;

@@ -131,9 +131,10 @@ impl Bench {
         let empty = || if target.exists() { fs::remove_dir_all(self.path().join("pulled")) } else { Ok(()) };
         empty()?;
         let clear = move || {
-            Ok(if self.path().join("pulled").exists() {
-                fs::remove_dir_all(self.path().join("pulled"))?
-            })
+            if self.path().join("pulled").exists() {
+                fs::remove_dir_all(self.path().join("pulled"))?;
+            }
+            Ok(())
         };
         let source = self.reference.clone();
         let pinned =
@@ -166,7 +167,7 @@ impl Bench {
                 quiet(command)
             }));
         }
-        Ok(entries.into_iter().map(|e| e.before(clear.clone())).collect())
+        Ok(entries.into_iter().map(|e| e.before(clear)).collect())
     }
 
     /// Loading into an empty engine, and asking an engine that holds the image.

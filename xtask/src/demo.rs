@@ -107,7 +107,7 @@ impl Stage {
             None => heading("From here on no registry is asked: --offline."),
         }
         match engine {
-            Some(engine) => self.into_engine(reference, name, &engine, identities),
+            Some(engine) => self.load_into(reference, name, &engine, identities),
             None => self.as_layout(reference),
         }
     }
@@ -131,7 +131,7 @@ impl Stage {
         }
     }
 
-    fn into_engine(&self, reference: &str, name: &str, engine: &Found, identities: &[Digest]) -> Result {
+    fn load_into(&self, reference: &str, name: &str, engine: &Found, identities: &[Digest]) -> Result {
         let kind = engine.kind.as_str();
         heading("Does the engine hold it? Exit code 3 says: there is nothing under that name.");
         let before = self.larder(&["check", "--offline", "--engine", kind, reference])?;

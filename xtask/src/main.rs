@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod fixtures;
 mod packages;
+mod releases;
 mod run;
 mod socket;
 mod test;
@@ -30,6 +31,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Measure larder beside docker, podman, skopeo and others, in turn, on the same image
     Bench(bench::Arguments),
+    /// Install the engines of other Debian releases into folders of their own, for the tests
+    Engines(releases::Arguments),
     /// Run every check: format, lints, tests on real engines, documentation, dependencies
     Test(test::Arguments),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Engines(arguments) => releases::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
     };
     match done {

@@ -15,6 +15,9 @@ pub(crate) const ENGINES: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
 ];
 
+/// What brings the engines of other Debian releases.
+pub(crate) const RELEASES: &[(&str, &str)] = &[("debootstrap", "debootstrap")];
+
 /// Programs that read and write images besides the engines.
 pub(crate) const OTHERS: &[(&str, &str)] = &[("skopeo", "skopeo"), ("umoci", "umoci"), ("strace", "strace")];
 

@@ -85,7 +85,7 @@ pub(crate) fn build_larder(optimised: bool) -> Result<PathBuf> {
     }
     let messages = read(&mut command)?;
     let built = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let program = built.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).last();
+    let program = built.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).next_back();
     Ok(program.ok_or_else(|| Message("cargo did not say where it put larder".into()))?)
 }
 

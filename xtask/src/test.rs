@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::fixtures;
 use crate::packages;
+use crate::releases;
 use crate::run::{self, Result, Steps, cargo, fail};
 
 #[derive(clap::Args)]
@@ -30,6 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     }
     let mut steps = Steps::default();
     if !arguments.fast {
+        steps.step("engines", || releases::prepare(releases::ALWAYS.iter().copied()));
         steps.step("images", || fixtures::build(fixtures::SMALL));
     }
     let whole = arguments.filter.is_empty();
@@ -60,8 +62,10 @@ fn tests(arguments: &Arguments) -> Command {
 /// Licences, bans and sources need no network; advisories are asked for where the network allows.
 fn dependencies() -> Result {
     if cargo().args(["deny", "--version"]).output().map_or(true, |o| !o.status.success()) {
-        eprintln!("cargo-deny is not installed: licences, bans and advisories were not checked (`cargo install --locked cargo-deny`)");
-        return Ok(());
+        if !run::ask("cargo-deny is missing. Install it now?", true)? {
+            return fail("cargo-deny is missing, so licences and bans were not checked\n  hint: cargo install --locked cargo-deny");
+        }
+        run::run(cargo().args(["install", "--locked", "--quiet", "cargo-deny"]))?;
     }
     run::run(cargo().args(["deny", "check", "bans", "licenses", "sources"]))?;
     let fetched = cargo().args(["deny", "fetch", "db"]).output().is_ok_and(|o| o.status.success());

@@ -2,6 +2,7 @@ use std::io::Read;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::super::error::writing;
 use super::*;
 use crate::digest::mismatch_in;
 
@@ -94,7 +95,11 @@ fn restart_begins_anew() {
     ingest.write(b"wron").unwrap();
     ingest.restart().unwrap();
     assert_eq!(ingest.offset(), 0);
-    ingest.write(b"right").unwrap();
+    ingest.write(b"ri").unwrap();
+    drop(ingest);
+    let mut ingest = store.ingest(&layer).unwrap().unwrap();
+    assert_eq!(ingest.offset(), 2);
+    ingest.write(b"ght").unwrap();
     ingest.commit().unwrap();
     assert_eq!(read(&store, &layer).unwrap(), b"right");
 }
@@ -108,7 +113,8 @@ fn the_second_writer_waits_and_finds_the_blob() {
     let (done, answer) = mpsc::channel();
     let second = std::thread::spawn(move || done.send(other.ingest(&wanted).unwrap().is_none()).unwrap());
     first.write(b"layer").unwrap();
-    assert!(answer.recv_timeout(Duration::from_millis(20)).is_err(), "the second writer did not wait");
+    until_open(&part(&store, &layer), 2);
+    assert!(answer.try_recv().is_err(), "the second writer did not wait");
     first.commit().unwrap();
     assert!(answer.recv().unwrap());
     second.join().unwrap();
@@ -128,6 +134,7 @@ fn the_second_writer_takes_over() {
         ingest.commit().unwrap();
     });
     first.write(b"lay").unwrap();
+    until_open(&part(&store, &layer), 2);
     drop(first);
     second.join().unwrap();
     assert_eq!(read(&store, &layer).unwrap(), b"layer");
@@ -146,9 +153,41 @@ fn after_a_mismatch_the_second_writer_begins_anew() {
         ingest.commit().unwrap();
     });
     first.write(b"wrong").unwrap();
+    until_open(&part(&store, &layer), 2);
     assert!(first.commit().is_err());
     second.join().unwrap();
     assert!(store.has(&layer));
+}
+
+#[test]
+fn a_blob_that_came_by_another_way_needs_no_part() {
+    let (_folder, store) = store();
+    let layer = blob(b"layer");
+    let other = std::fs::File::create(part(&store, &layer)).unwrap();
+    other.lock().unwrap();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| store.ingest(&layer).unwrap().is_none());
+        until_open(&part(&store, &layer), 2);
+        std::fs::write(store.blob_path(&layer.digest), b"layer").unwrap();
+        drop(other);
+        assert!(waiter.join().unwrap());
+    });
+    assert_eq!(files(&store.scratch()), [""; 0]);
+}
+
+#[test]
+fn a_lock_on_a_file_that_lost_its_name_is_none() {
+    let (_folder, store) = store();
+    let lock = store.root().join("lock");
+    let first = store.exclude().unwrap();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| store.exclude().unwrap());
+        until_open(&lock, 2);
+        std::fs::remove_file(&lock).unwrap();
+        drop(first);
+        let _second = waiter.join().unwrap();
+        assert!(matches!(store.clone().with_lock_timeout(Duration::ZERO).exclude(), Err(StoreError::Locked { .. })));
+    });
 }
 
 #[test]
@@ -206,11 +245,11 @@ fn a_flipped_bit_in_a_document_is_found_and_set_aside() {
         assert_eq!((found.expected, found.found), (document.digest, Digest::of(b"z}")));
         assert_eq!(now, Whereabouts::Aside(aside.clone()));
         assert_eq!(std::fs::read(aside).unwrap(), b"z}");
+        assert_eq!(files(&store.scratch()), [""; 0]);
         assert!(store.document(&document.digest).unwrap().is_none());
         add(&store, b"{}");
         assert!(store.document(&document.digest).unwrap().is_some());
     }
-    assert_eq!(files(&store.scratch()), [""; 0]);
 }
 
 #[test]
@@ -264,8 +303,11 @@ fn what_cannot_fit_is_refused() {
 }
 
 #[test]
-fn a_full_disk_says_what_is_needed_and_keeps_the_part() {
-    let full = std::path::Path::new("/dev/full");
-    let failed = super::super::error::writing("writing", full)(std::io::ErrorKind::StorageFull.into()).needing(u64::MAX);
-    assert!(matches!(failed, StoreError::NoSpace { needed: u64::MAX, .. }));
+fn no_room_says_how_much_is_needed() {
+    let (_folder, store) = store();
+    let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+    let at = store.scratch().join("not there yet");
+    let Err::<(), _>(StoreError::NoSpace { path, needed, free }) = Err(writing("writing", &at)(full()).needing(u64::MAX)) else { panic!() };
+    assert_eq!((path, needed), (at, u64::MAX));
+    assert!(free > 0, "the free space is that of the folder above");
 }

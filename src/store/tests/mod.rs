@@ -89,3 +89,11 @@ fn flip(store: &Store, blob: &Descriptor) {
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, bytes).unwrap();
 }
+
+/// Waits until this file is open so many times in this process: then so many wait for its lock, or have it.
+fn until_open(path: &Path, times: usize) {
+    let is_it = |fd: std::io::Result<std::fs::DirEntry>| std::fs::read_link(fd.ok()?.path()).ok().filter(|at| at == path);
+    while std::fs::read_dir("/proc/self/fd").unwrap().filter_map(is_it).count() < times {
+        std::thread::yield_now();
+    }
+}

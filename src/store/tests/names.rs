@@ -30,9 +30,9 @@ fn pins_of_one_name_lie_side_by_side_and_the_newest_answers() {
     let two = pinned(&store, "app:1", &[b"b"]);
     let other = pinned(&store, "app:2", &[b"c"]);
     assert_eq!(store.find(&reference("app:1"), None).unwrap(), [two.clone(), one.clone()]);
-    assert_eq!(store.find(&one.pinned(), None).unwrap(), [one.clone()]);
+    assert_eq!(store.find(&one.pinned(), None).unwrap(), vec![one.clone()]);
     assert_eq!(store.find(&reference("app"), None).unwrap(), []);
-    assert_eq!(store.find(&reference(&format!("app@{}", one.root.digest)), None).unwrap(), [one.clone()]);
+    assert_eq!(store.find(&reference(&format!("app@{}", one.root.digest)), None).unwrap(), vec![one.clone()]);
     assert_eq!(store.find(&reference(&format!("app:2@{}", one.root.digest)), None).unwrap(), []);
     assert_eq!(store.pins().unwrap(), [other, two, one]);
 }
@@ -73,8 +73,9 @@ fn platforms_of_one_root_lie_side_by_side() {
     let find = |platform: &str| store.find(&reference("app:1"), Some(&platform.parse::<Platform>().unwrap())).unwrap();
     assert_eq!(find("linux/arm/v7"), [v7.clone(), v6_again.clone()]);
     assert_eq!(find("linux/arm/v6"), [v6_again]);
-    assert_eq!(find("linux/amd64"), [amd64.clone()]);
+    assert_eq!(find("linux/amd64"), vec![amd64.clone()]);
     assert_eq!(find("linux/s390x"), []);
+    assert_eq!(store.find(&amd64.pinned(), None).unwrap().len(), 3);
     assert_eq!(store.find(&amd64.name.pinned_to(amd64.manifest.digest), None).unwrap(), [amd64]);
     assert_eq!(index(&store), [("docker.io/library/app:1".to_owned(), root.digest)]);
 }
@@ -110,6 +111,8 @@ fn the_index_names_the_newest_root_by_tag_and_older_ones_by_digest() {
     assert_eq!(index(&store), [named(&other), named(&two), older.clone()]);
     store.derive_index().unwrap();
     assert_eq!(index(&store), [named(&two), older, named(&other)]);
+    store.pin(&one).unwrap();
+    assert_eq!(index(&store), [named(&other), named(&one), (two.pinned().to_string(), two.root.digest)]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
 //! What needs root, real engines and images of real packages. `cargo xtask test` installs and builds them; a test that
 //! does not find them fails.
 
-mod engines;
+mod main_job;

@@ -24,12 +24,12 @@ pub enum Make {
     Docker,
     /// The installed podman.
     Podman,
-    /// The newer docker of `tests/engines/trixie`, with the classic image store.
-    NewerDocker,
-    /// The newer docker of `tests/engines/trixie`, with the containerd image store.
-    NewerDockerWithContainerd,
-    /// The newer podman of `tests/engines/trixie`.
-    NewerPodman,
+    /// The docker of another Debian release, with the classic image store.
+    DockerOf(&'static str),
+    /// The docker of another Debian release, with the containerd image store.
+    DockerWithContainerdOf(&'static str),
+    /// The podman of another Debian release.
+    PodmanOf(&'static str),
 }
 
 /// An engine that nothing else uses.
@@ -46,10 +46,11 @@ impl RealEngine {
         for name in ["config", "tmp"] {
             fs::create_dir(folder.path().join(name)).expect("a new folder can be written");
         }
-        let features = serde_json::json!({ "features": { "containerd-snapshotter": make == Make::NewerDockerWithContainerd } });
-        // Docker 20 knows no such feature, and takes no feature for granted.
-        let text = if make == Make::Docker { "{}".to_owned() } else { features.to_string() };
-        fs::write(folder.path().join("daemon.json"), text).expect("a new folder can be written");
+        // podman insists on a file where it is told that there is one.
+        fs::write(folder.path().join("config/config.json"), "{}").expect("a new folder can be written");
+        let containerd = matches!(make, Make::DockerWithContainerdOf(_));
+        let config = serde_json::json!({ "features": { "containerd-snapshotter": containerd } });
+        fs::write(folder.path().join("daemon.json"), config.to_string()).expect("a new folder can be written");
         let process = serve(make, folder.path());
         RealEngine { make, process, folder }
     }
@@ -77,6 +78,7 @@ impl RealEngine {
     /// Holds it where it is, so that it takes and answers nothing, until it is let go.
     pub fn freeze(&self, frozen: bool) {
         self.process.signal(if frozen { Signal::STOP } else { Signal::CONT });
+        assert!(wait_until(|| self.process.threads_stopped() == frozen), "a signal takes effect");
     }
 
     /// Starts it again on the files it left.
@@ -159,13 +161,22 @@ impl Drop for RealEngine {
 }
 
 impl Make {
-    fn is_docker(self) -> bool {
-        !matches!(self, Make::Podman | Make::NewerPodman)
+    /// Whether this is docker, with either image store.
+    pub fn is_docker(self) -> bool {
+        !matches!(self, Make::Podman | Make::PodmanOf(_))
     }
 
-    /// Whether it can be started here; the newer engines are there after `tests/engines/trixie prepare`.
+    /// The Debian release it comes from, if that is not the one that is running.
+    fn suite(self) -> Option<&'static str> {
+        match self {
+            Make::Docker | Make::Podman => None,
+            Make::DockerOf(suite) | Make::DockerWithContainerdOf(suite) | Make::PodmanOf(suite) => Some(suite),
+        }
+    }
+
+    /// Whether it can be started here. Engines of other releases are there once `tests/engines/debian prepare` was run.
     pub fn is_there(self) -> bool {
-        matches!(self, Make::Docker | Make::Podman) || trixie("there", Path::new("/")).status().is_ok_and(|s| s.success())
+        self.suite().is_none_or(|suite| debian("there", suite).status().is_ok_and(|s| s.success()))
     }
 }
 
@@ -212,11 +223,11 @@ fn podman(make: Make, folder: &Path) -> Command {
 
 /// A program of the engine's, in an environment where it reads and writes nothing of the user's.
 fn program(make: Make, folder: &Path, name: &str) -> Command {
-    let mut command = match make {
-        Make::Docker | Make::Podman => Command::new(name),
-        _ => {
-            let mut command = trixie("run", folder);
-            command.arg(name);
+    let mut command = match make.suite() {
+        None => Command::new(name),
+        Some(suite) => {
+            let mut command = debian("run", suite);
+            command.arg(folder).arg(name);
             command
         }
     };
@@ -226,10 +237,11 @@ fn program(make: Make, folder: &Path, name: &str) -> Command {
     command
 }
 
-fn trixie(task: &str, folder: &Path) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|dir| dir.join("tests/engines/trixie")).find(|s| s.is_file());
+fn debian(task: &str, suite: &str) -> Command {
+    let above = |dir: &Path| Some(dir.join("tests/engines/debian")).filter(|script| script.is_file());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find_map(above);
     let mut command = Command::new(script.expect("the script lies in the project"));
-    command.arg(task).arg(folder);
+    command.args([task, suite]);
     command
 }
 
@@ -307,8 +319,14 @@ impl Process {
         let _ = kill_process_group(self.group, signal);
     }
 
+    /// Whether none of its threads runs or can run.
+    fn threads_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
+        let stopped = |stat: String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+        tasks.map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default()).all(stopped)
+    }
+
     fn kill(&mut self) {
-        // One that was stopped does not see the end of its parent.
         self.signal(Signal::KILL);
         let _ = self.child.wait();
     }
@@ -320,8 +338,9 @@ impl Process {
         if !wait_until(|| self.child.try_wait().expect("a child can be waited for").is_some()) {
             self.kill();
         }
-        // dockerd's containerd is in a group of its own, and outlives a dockerd that was killed.
-        let pid = fs::read_to_string(folder.join("exec/containerd/containerd.pid")).ok();
+        // dockerd's containerd is in a group of its own, and may outlive a dockerd that was killed.
+        let pid_file = folder.join("exec/containerd/containerd.pid");
+        let pid = fs::read_to_string(&pid_file).ok();
         let pid = pid.and_then(|text| Pid::from_raw(text.trim().parse().ok()?));
         // The number may be another process's by now.
         let ours = |pid: &Pid| {
@@ -332,6 +351,8 @@ impl Process {
             let _ = kill_process(pid, Signal::KILL);
             wait_until(|| !ours(&pid));
         }
+        // The next dockerd takes a dead containerd that nobody waited for to be running.
+        let _ = fs::remove_file(pid_file);
         for mount in mounts_below(folder) {
             let _ = Command::new("umount").arg("--lazy").arg(mount).stderr(Stdio::null()).status();
         }

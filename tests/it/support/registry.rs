@@ -10,6 +10,8 @@
 mod body;
 #[path = "registry/door.rs"]
 mod door;
+#[path = "registry/part.rs"]
+mod part;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -36,6 +38,8 @@ pub enum Fault {
     CutAfter(u64),
     /// The connection is cut after this many bytes of the first body; later ones come whole.
     CutOnceAfter(u64),
+    /// The connection is reset after this many bytes of the first body, and what is still on its way may get lost.
+    ResetOnceAfter(u64),
     /// This status in place of the answer, so many times; with a `Retry-After` if there is one.
     Status(u16, Option<&'static str>, usize),
     /// An answer with this status and these headers, and this body.
@@ -194,6 +198,7 @@ struct State {
     access: Access,
     token_server: TokenServer,
     seen: Vec<Seen>,
+    connections: usize,
 }
 
 /// The registry. Dropping it stops it.
@@ -289,7 +294,7 @@ impl Registry {
     /// Goes wrong with every request whose path and query contain this, from now on.
     pub fn fault(&self, path: impl ToString, fault: Fault) {
         let times = match fault {
-            Fault::CutOnceAfter(_) | Fault::StallOnceAfter(_) | Fault::ExpireTokens => 1,
+            Fault::CutOnceAfter(_) | Fault::ResetOnceAfter(_) | Fault::StallOnceAfter(_) | Fault::ExpireTokens => 1,
             Fault::Status(_, _, times) => times,
             _ => usize::MAX,
         };
@@ -324,6 +329,11 @@ impl Registry {
     /// How many requests there were whose path and query contain this.
     pub fn count(&self, path: &str) -> usize {
         self.state().seen.iter().filter(|s| format!("{}?{}", s.path, s.query).contains(path)).count()
+    }
+
+    /// How many connections there were.
+    pub fn connections(&self) -> usize {
+        self.state().connections
     }
 
     /// Forgets all requests so far.

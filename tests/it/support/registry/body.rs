@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ pub(super) enum Step {
     /// Lets the connection write out what it was given.
     Breathe(u32),
     Cut,
+    /// Cuts the connection so hard that the other side loses what it has not read.
+    Reset(Arc<AtomicBool>),
     Stall,
     /// Over and over.
     Repeat(Bytes),
@@ -65,6 +69,10 @@ impl Script {
     pub(super) fn then_cut(self) -> Script {
         self.then(Step::Breathe(64)).then(Step::Cut)
     }
+
+    pub(super) fn then_reset(self, hard: &Arc<AtomicBool>) -> Script {
+        self.then(Step::Breathe(64)).then(Step::Reset(hard.clone()))
+    }
 }
 
 impl Body for Script {
@@ -76,6 +84,10 @@ impl Body for Script {
             let Some(step) = self.0.front_mut() else { return Poll::Ready(None) };
             let bytes = match step {
                 Step::Stall => return Poll::Pending,
+                Step::Reset(hard) => {
+                    hard.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())));
+                }
                 Step::Cut => return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
                 Step::Breathe(times) if *times > 0 => {
                     *times -= 1;

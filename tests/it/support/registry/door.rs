@@ -3,25 +3,25 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use base64::Engine;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{
-    ACCEPT_RANGES, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
-    WWW_AUTHENTICATE,
-};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use larder::digest::Digest;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::body::{Script, Step};
+use super::body::Script;
+use super::part::Part;
 use super::{Access, Content, Fault, Seen, State, lock};
 
 /// A connection, as it is or wrapped.
@@ -34,7 +34,7 @@ type Wrapping = Pin<Box<dyn Future<Output = io::Result<Box<dyn Connected>>> + Se
 pub type Wrap = Arc<dyn Fn(TcpStream) -> Wrapping + Send + Sync>;
 
 type Shared = Arc<Mutex<State>>;
-type Answer = Response<Script>;
+pub(super) type Answer = Response<Script>;
 
 pub(super) fn serve(
     listener: std::net::TcpListener,
@@ -53,69 +53,130 @@ pub(super) fn serve(
                 Ok((stream, _)) = listener.accept() => stream,
             };
             let _ = stream.set_nodelay(true);
+            lock(&state).connections += 1;
             tokio::spawn(connection(stream, address, state.clone(), wrap.clone()));
         }
     });
 }
 
 async fn connection(stream: TcpStream, address: SocketAddr, state: Shared, wrap: Option<Wrap>) {
+    let hard = Arc::new(AtomicBool::new(false));
     let stream: Box<dyn Connected> = match wrap {
-        None => Box::new(stream),
+        None => Box::new(Socket { stream, hard: hard.clone() }),
         Some(wrap) => match wrap(stream).await {
             Ok(stream) => stream,
             Err(_) => return,
         },
     };
-    let service = service_fn(|request| answer(request, address, state.clone()));
+    let here = Here { address, state, hard };
+    let service = service_fn(|request| answer(request, here.clone()));
     // A client that goes away, and a fault that cuts the connection, end here.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(request: Request<Incoming>, address: SocketAddr, state: Shared) -> io::Result<Answer> {
+/// What one connection knows.
+#[derive(Clone)]
+struct Here {
+    address: SocketAddr,
+    state: Shared,
+    /// Whether the connection is to end with a reset.
+    hard: Arc<AtomicBool>,
+}
+
+/// A connection that can be reset.
+struct Socket {
+    stream: TcpStream,
+    hard: Arc<AtomicBool>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.hard.load(Ordering::Relaxed) {
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+async fn answer(request: Request<Incoming>, here: Here) -> io::Result<Answer> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
     let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
     let head = parts.method == Method::HEAD;
     let mut seen = Seen { method: parts.method.to_string(), path, query, headers: parts.headers, body, status: 0 };
-    let fault = take_fault(&mut lock(&state), &seen);
-    if fault == Some(Fault::Silent) {
-        lock(&state).seen.push(seen);
+    if take_fault(&mut lock(&here.state), &seen, |fault| *fault == Fault::Silent).is_some() {
+        lock(&here.state).seen.push(seen);
         return std::future::pending().await;
     }
-    let answer = decide(&state, &seen, address, fault)?;
+    let answer = decide(&here, &seen)?;
     seen.status = answer.status().as_u16();
-    lock(&state).seen.push(seen);
+    lock(&here.state).seen.push(seen);
     Ok(if head { answer.map(|_| Script::empty()) } else { answer })
 }
 
-fn take_fault(state: &mut State, seen: &Seen) -> Option<Fault> {
+/// The first fault for this request, if it is one of these.
+fn take_fault(state: &mut State, seen: &Seen, which: impl Fn(&Fault) -> bool) -> Option<Fault> {
     let target = format!("{}?{}", seen.path, seen.query);
     let (_, fault, left) = state.faults.iter_mut().find(|(part, _, left)| target.contains(part.as_str()) && *left > 0)?;
+    if !which(fault) {
+        return None;
+    }
     *left -= 1;
     Some(fault.clone())
 }
 
-fn decide(state: &Shared, seen: &Seen, address: SocketAddr, fault: Option<Fault>) -> io::Result<Answer> {
-    match &fault {
-        Some(Fault::Status(status, after, _)) => return Ok(status_only(*status, *after)),
-        Some(Fault::Answer(status, headers, body)) => return Ok(made(*status, headers, body)),
-        Some(Fault::RedirectTo(url)) => {
-            let mut answer = refusal(StatusCode::TEMPORARY_REDIRECT, "", "");
-            answer.headers_mut().insert(LOCATION, header(url));
-            return Ok(answer);
-        }
+fn decide(here: &Here, seen: &Seen) -> io::Result<Answer> {
+    let state = &mut *lock(&here.state);
+    // These come before anyone looks who asks; at the token server, so do redirects.
+    let early = |fault: &Fault| match fault {
+        Fault::Status(..) | Fault::Answer(..) => true,
+        Fault::RedirectTo(_) => seen.path == "/token",
+        _ => false,
+    };
+    match take_fault(state, seen, early) {
+        Some(Fault::Status(status, after, _)) => return Ok(status_only(status, after)),
+        Some(Fault::Answer(status, headers, body)) => return Ok(made(status, &headers, &body)),
+        Some(Fault::RedirectTo(url)) => return Ok(elsewhere(&url)),
         _ => {}
     }
-    let state = &mut *lock(state);
     if seen.path == "/token" {
         return Ok(token(state, seen));
     }
-    if let Some(answer) = turned_away(state, seen, address) {
+    if let Some(answer) = turned_away(state, seen, here.address) {
         return Ok(answer);
     }
-    if fault == Some(Fault::ExpireTokens)
-        && let Access::Bearer { tokens, .. } = &state.access
-    {
+    let fault = take_fault(state, seen, |_| true);
+    if let Some(Fault::RedirectTo(url)) = &fault {
+        return Ok(elsewhere(url));
+    }
+    if let (Some(Fault::ExpireTokens), Access::Bearer { tokens, .. }) = (&fault, &state.access) {
         tokens.expire();
     }
     let Some(path) = seen.path.strip_prefix("/v2/") else { return Ok(refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "no such thing")) };
@@ -127,7 +188,9 @@ fn decide(state: &Shared, seen: &Seen, address: SocketAddr, fault: Option<Fault>
     let missing = fault == Some(Fault::Missing);
     match kind {
         "manifests" if !missing => match state.manifests.get(&(repository.to_owned(), name.to_owned())) {
-            Some((media_type, bytes)) => content(&Content::Memory(bytes.clone()), Some(media_type), Digest::of(bytes), seen, fault),
+            Some((media_type, bytes)) => {
+                Part::of(&Content::Memory(bytes.clone()), seen, fault).answer(Some(media_type), Digest::of(bytes), &here.hard)
+            }
             None if !state.manifests.keys().any(|(r, _)| r == repository) => {
                 Ok(refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "repository name not known to registry"))
             }
@@ -135,7 +198,7 @@ fn decide(state: &Shared, seen: &Seen, address: SocketAddr, fault: Option<Fault>
         },
         "manifests" => Ok(refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifest unknown")),
         "blobs" => match name.parse::<Digest>().ok().and_then(|d| Some((d, state.blobs.get(&d)?))) {
-            Some((digest, blob)) if !missing => content(blob, None, digest, seen, fault),
+            Some((digest, blob)) if !missing => Part::of(blob, seen, fault).answer(None, digest, &here.hard),
             _ => Ok(refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "blob unknown to registry")),
         },
         _ => Ok(refusal(StatusCode::NOT_FOUND, "UNSUPPORTED", "no such thing")),
@@ -181,81 +244,16 @@ fn token(state: &State, seen: &Seen) -> Answer {
     Response::new(Script::bytes(reply.to_string()))
 }
 
-fn content(content: &Content, media_type: Option<&str>, digest: Digest, seen: &Seen, fault: Option<Fault>) -> io::Result<Answer> {
-    let size = content.size();
-    let asked = seen.header(RANGE.as_str()).strip_prefix("bytes=").and_then(|r| r.split_once('-')?.0.parse::<u64>().ok());
-    let asked = asked.filter(|_| fault != Some(Fault::IgnoreRange));
-    if asked.is_some_and(|first| first >= size) || (asked.is_some() && fault == Some(Fault::RefuseRange)) {
-        return Ok(refusal(StatusCode::RANGE_NOT_SATISFIABLE, "", ""));
-    }
-    let said = asked.unwrap_or(0) + if let (Some(_), Some(Fault::OtherRange(later))) = (asked, &fault) { *later } else { 0 };
-    let first = if fault == Some(Fault::LyingRange) { 0 } else { said };
-    let length = size - said;
-    let mut headers = HeaderMap::new();
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CONTENT_TYPE, header(media_type.unwrap_or("application/octet-stream")));
-    headers.insert(CONTENT_LENGTH, length.into());
-    headers.insert("docker-content-digest", header(&digest.to_string()));
-    if asked.is_some() {
-        let total = if fault == Some(Fault::WrongTotal) { size + 1 } else { size };
-        headers.insert(CONTENT_RANGE, header(&format!("bytes {said}-{}/{total}", size - 1)));
-    }
-    let body = misbehave(content, first, length, &mut headers, fault)?;
-    let mut answer = Response::new(body);
-    *answer.status_mut() = if asked.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
-    *answer.headers_mut() = headers;
-    Ok(answer)
-}
-
-fn misbehave(content: &Content, first: u64, length: u64, headers: &mut HeaderMap, fault: Option<Fault>) -> io::Result<Script> {
-    let part = |length| Script::content(content, first, length);
-    let whole = || part(length);
-    match fault {
-        Some(Fault::FlipByte) => {
-            let mut bytes = bytes(content, first, length)?;
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-            return Ok(Script::bytes(bytes));
-        }
-        Some(Fault::CutAfter(n) | Fault::CutOnceAfter(n)) if n < length => return Ok(part(n)?.then_cut()),
-        Some(Fault::StallAfter(n) | Fault::StallOnceAfter(n)) => return Ok(part(n.min(length))?.then(Step::Stall)),
-        Some(Fault::Drip(apart)) => return Ok(Script::drip(bytes(content, first, length)?.into(), apart)),
-        Some(Fault::WrongLength(off)) => {
-            headers.insert(CONTENT_LENGTH, length.saturating_add_signed(off).into());
-            return Ok(whole()?.then_cut());
-        }
-        Some(Fault::Chunked) => drop(headers.remove(CONTENT_LENGTH)),
-        Some(Fault::Longer(n)) => {
-            headers.remove(CONTENT_LENGTH);
-            return Ok(whole()?.then(Step::Give(vec![b'x'; n as usize].into())));
-        }
-        Some(Fault::Endless) => {
-            headers.remove(CONTENT_LENGTH);
-            return Ok(whole()?.then(Step::Repeat(vec![b'x'; 64 << 10].into())));
-        }
-        Some(Fault::WrongDigestHeader) => drop(headers.insert("docker-content-digest", header(&Digest::of(b"something else").to_string()))),
-        Some(Fault::NoDigestHeader) => drop(headers.remove("docker-content-digest")),
-        Some(Fault::ContentType(other)) => drop(headers.insert(CONTENT_TYPE, HeaderValue::from_static(other))),
-        Some(Fault::Encoded(encoding)) => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding))),
-        _ => {}
-    }
-    whole()
-}
-
-fn bytes(content: &Content, first: u64, length: u64) -> io::Result<Vec<u8>> {
-    let all = match content {
-        Content::Memory(bytes) => bytes.clone(),
-        Content::File(path, _) => std::fs::read(path)?.into(),
-    };
-    Ok(all[first as usize..(first + length) as usize].to_vec())
-}
-
 fn status_only(status: u16, after: Option<&'static str>) -> Answer {
     let mut answer = refusal(StatusCode::from_u16(status).expect("a status"), "SOMETHING", "as was asked for");
     if let Some(after) = after {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(after));
     }
     answer
+}
+
+fn elsewhere(url: &str) -> Answer {
+    made(StatusCode::TEMPORARY_REDIRECT.as_u16(), &[("location", url.to_owned())], &Bytes::new())
 }
 
 fn made(status: u16, headers: &[(&'static str, String)], body: &Bytes) -> Answer {
@@ -269,7 +267,7 @@ fn made(status: u16, headers: &[(&'static str, String)], body: &Bytes) -> Answer
 }
 
 /// An answer with an error in the specification's form.
-fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {
+pub(super) fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {
     let text =
         if code.is_empty() { String::new() } else { serde_json::json!({ "errors": [{ "code": code, "message": message }] }).to_string() };
     made(status.as_u16(), &[("content-type", "application/json".into())], &text.into())
@@ -279,6 +277,6 @@ fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
 }
 
-fn header(text: &str) -> HeaderValue {
+pub(super) fn header(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).expect("a header's text")
 }

@@ -3,17 +3,19 @@
 //! Joins the store, which knows no network, and the upstream, which knows no disk. Always true: a pin is written
 //! only after every blob that it needs has its name in the store, and no request is made for what is there.
 
+mod fetch;
+
 use std::collections::BTreeMap;
 
 use crate::digest::{Digest, Verified};
 use crate::event::{Event, Tell};
-use crate::fetch::{self, Sources};
 use crate::oci::{Config, Descriptor, Document, DocumentError, Image, Manifest, Platform};
 use crate::pin::Pin;
 use crate::plan::Plan;
 use crate::reference::{Name, Reference, Repository};
 use crate::store::{Store, StoreError};
 use crate::upstream::{At, Found, Upstream, UpstreamError};
+use fetch::Sources;
 
 /// What the main line works with: where images are kept, who may be asked, who is told. Nothing else.
 #[derive(Clone, Copy)]
@@ -231,13 +233,16 @@ impl Cache<'_> {
 
     /// The newest pin that answers to a reference for a platform. Only the store is asked.
     pub fn known(&self, reference: &Reference, name: &Name, platform: &Platform) -> Result<Option<Pin>> {
-        let asked = match reference.digest() {
-            Some(digest) => name.pinned_to(digest),
-            None => name.to_reference(),
-        };
-        let pins = self.store.find(&asked, None)?;
+        let pins = self.store.find(&named(reference, name), None)?;
         let ranked = pins.into_iter().filter_map(|pin| Some((platform.rank(&pin.platform)?, pin)));
         Ok(ranked.min_by_key(|(rank, _)| *rank).map(|(_, pin)| pin))
+    }
+
+    /// The newest pin that answers to a reference, if all that do are for one platform.
+    pub fn known_for_one_platform(&self, reference: &Reference, name: &Name) -> Result<Option<Pin>> {
+        let mut pins = self.store.find(&named(reference, name), None)?.into_iter();
+        let newest = pins.next();
+        Ok(newest.filter(|newest| pins.all(|pin| pin.platform == newest.platform)))
     }
 
     async fn resolve(&self, want: &Want, documents: &mut BTreeMap<Digest, Verified>) -> Result<Root> {
@@ -395,6 +400,14 @@ impl Cache<'_> {
             }
         }
         Ok(pins)
+    }
+}
+
+/// The reference under the name that its image bears.
+fn named(reference: &Reference, name: &Name) -> Reference {
+    match reference.digest() {
+        Some(digest) => name.pinned_to(digest),
+        None => name.to_reference(),
     }
 }
 

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use futures_util::stream::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
+use super::{Cache, PullError, Want};
 use crate::digest::{Digest, Mismatch, Verified};
 use crate::event::{Event, Tell};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, DocumentError};
 use crate::plan::Plan;
-use crate::pull::{Cache, PullError, Want};
 use crate::reference::Repository;
 use crate::store::{Ingest, Store, StoreError};
 use crate::upstream::{Upstream, UpstreamError};
@@ -22,14 +22,14 @@ use crate::upstream::{Upstream, UpstreamError};
 const AT_ONCE: usize = 4;
 
 /// How many pieces of a blob may wait for its writer.
-const WAITING: usize = 4;
+const WAITING: usize = 2;
 
 type Result<T> = std::result::Result<T, PullError>;
 
 /// Where blobs are asked for: the repository that gave the manifest first, then the others.
-pub(crate) struct Sources<'a> {
-    pub(crate) upstream: Option<&'a Upstream>,
-    pub(crate) repositories: Vec<&'a Repository>,
+pub(super) struct Sources<'a> {
+    pub(super) upstream: Option<&'a Upstream>,
+    pub(super) repositories: Vec<&'a Repository>,
 }
 
 /// How one try to fetch a blob ended.
@@ -40,7 +40,7 @@ enum Outcome {
 }
 
 /// Runs a blocking piece of the store's work beside the async main line.
-pub(crate) async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     store: &Store,
     work: impl FnOnce(&Store) -> std::result::Result<T, StoreError> + Send + 'static,
 ) -> std::result::Result<T, StoreError> {
@@ -49,7 +49,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// Fetches all that the plan says is missing; documents that were read already are only kept. Returns the bytes of blobs that came.
-pub(crate) async fn all(
+pub(super) async fn all(
     cache: &Cache<'_>,
     want: &Want,
     plan: &Plan,
@@ -71,7 +71,7 @@ pub(crate) async fn all(
 }
 
 /// A manifest or config into memory.
-pub(crate) async fn document(want: &Want, of: &Descriptor, part: &'static str, sources: &Sources<'_>, tell: &Tell<'_>) -> Result<Verified> {
+pub(super) async fn document(want: &Want, of: &Descriptor, part: &'static str, sources: &Sources<'_>, tell: &Tell<'_>) -> Result<Verified> {
     let mut failed = None;
     for repository in &sources.repositories {
         let Some(upstream) = sources.upstream else { break };
