@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     println!("The store of this demonstration is a temporary folder; everywhere else leave the next line out.\n");
     println!("$ export LARDER_DIR={}", stage.store().display());
     match &arguments.reference {
-        Some(reference) => stage.play(reference, None, arguments.engine)?,
+        Some(reference) => stage.play(reference, None, &[], arguments.engine)?,
         None => {
             let made = Recipe { layers: 8, layer_size: 3_000_000, media: Media::Docker, ..Recipe::default() }.make();
             let layout = stage.folder.path().join("image");
@@ -56,7 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
             registry.serve_layout("demo/app", &layout)?;
             let reference = format!("{}/demo/app:v1@{}", registry.host(), made.root.digest);
             println!("# a registry on {} serves an image made for this, for linux/amd64 and linux/arm64", registry.host());
-            stage.play(&reference, Some(registry), arguments.engine)?;
+            let identities: Vec<_> = made.platforms.iter().map(|p| p.config.digest).chain([made.root.digest]).collect();
+            stage.play(&reference, Some(registry), &identities, arguments.engine)?;
         }
     }
     println!("\nThat was all, in {:.1} s; the temporary store is gone again.", started.elapsed().as_secs_f64());
@@ -84,8 +85,8 @@ impl Stage {
         self.folder.path().join("store")
     }
 
-    /// The acts, in order.
-    fn play(&self, reference: &str, registry: Option<Registry>, engine: Option<EngineName>) -> Result {
+    /// The acts, in order. `identities` are those that an engine may show, where they are known without larder.
+    fn play(&self, reference: &str, registry: Option<Registry>, identities: &[Digest], engine: Option<EngineName>) -> Result {
         heading("Which engines are there?");
         let engine = self.engine(engine)?;
         let name = reference.split('@').next().unwrap_or(reference);
@@ -106,7 +107,7 @@ impl Stage {
             None => heading("From here on no registry is asked: --offline."),
         }
         match engine {
-            Some(engine) => self.load_into(reference, name, &engine),
+            Some(engine) => self.load_into(reference, name, &engine, identities),
             None => self.as_layout(reference),
         }
     }
@@ -130,7 +131,7 @@ impl Stage {
         }
     }
 
-    fn load_into(&self, reference: &str, name: &str, engine: &Found) -> Result {
+    fn load_into(&self, reference: &str, name: &str, engine: &Found, identities: &[Digest]) -> Result {
         let kind = engine.kind.as_str();
         heading("Does the engine hold it? Exit code 3 says: there is nothing under that name.");
         let before = self.larder(&["check", "--offline", "--engine", kind, reference])?;
@@ -153,6 +154,7 @@ impl Stage {
         let shown = socket::get(&engine.address, &format!("/images/{name}/json"))?;
         println!("$ {kind} image inspect {name}");
         println!("  Id:          {}\n  RepoTags:    {}\n  RepoDigests: {}", text(&shown["Id"]), shown["RepoTags"], shown["RepoDigests"]);
+        compare(text(&shown["Id"]), identities)?;
         if let Some(guest) = guard {
             drop(guest);
             println!("\n# {name} was removed from {kind} again");
@@ -237,6 +239,18 @@ impl Drop for Guest<'_> {
 
 fn heading(text: &str) {
     println!("\n── {text}\n");
+}
+
+/// Compares what the engine shows with what was computed when the image was made.
+fn compare(id: &str, identities: &[Digest]) -> Result {
+    if identities.is_empty() {
+        return Ok(());
+    }
+    if !identities.iter().any(|digest| digest.to_string() == id) {
+        return fail(format!("the engine shows {id}, which is none of {identities:?}"));
+    }
+    println!("# the same was computed when the image was made");
+    Ok(())
 }
 
 fn text(value: &Value) -> &str {

@@ -67,11 +67,11 @@ fn dependencies() -> Result {
         }
         run::run(cargo().args(["install", "--locked", "--quiet", "cargo-deny"]))?;
     }
-    run::run(cargo().args(["deny", "check", "bans", "licenses", "sources"]))?;
+    run::run(cargo().args(["deny", "--workspace", "check", "bans", "licenses", "sources"]))?;
     let fetched = cargo().args(["deny", "fetch", "db"]).output().is_ok_and(|o| o.status.success());
     if !fetched {
         eprintln!("the advisory database cannot be had: advisories were not checked");
         return Ok(());
     }
-    run::run(cargo().args(["deny", "check", "--disable-fetch", "advisories"]))
+    run::run(cargo().args(["deny", "--workspace", "check", "--disable-fetch", "advisories"]))
 }
