@@ -26,11 +26,11 @@ pub(crate) struct Stored {
     _folder: TempDir,
 }
 
-/// Puts an image for linux/amd64 into a store of its own.
+/// Puts an image for its first platform into a store of its own.
 pub(crate) fn stored(made: &Made, reference: &str) -> Stored {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path().join("store")).unwrap();
-    let one = made.platform("linux/amd64");
+    let one = &made.platforms[0];
     let verified = |of: &Descriptor| Verified::compare(made.bytes(of).to_vec(), &of.digest).unwrap();
     let (Document::Manifest(manifest), _) = Document::parse(&verified(&one.manifest), None).unwrap() else { panic!("no manifest") };
     let config = Config::parse(&verified(&one.config)).unwrap();
@@ -196,14 +196,17 @@ async fn an_engine_that_gives_up_early_is_heard() {
 mod real {
     use std::sync::Mutex;
 
-    use larder::archive::ArchiveError;
+    use larder::archive::{Archive, ArchiveError, Layers};
+    use larder::digest::Digest;
     use larder::engine::proof::{Proof, Standing, prove};
     use larder::event::Event;
+    use larder::oci::Platform;
     use larder::pin::Identity;
+    use serde_json::json;
 
     use super::*;
     use crate::support::engine::{Make, RealEngine};
-    use crate::support::image::Media;
+    use crate::support::image::{Media, OnePlatform};
 
     const NAME: &str = "r.example.com/team/app:v1";
 
@@ -299,6 +302,96 @@ mod real {
             }
             Err(other) => panic!("{other:?}"),
         }
+    }
+
+    fn archive(stored: &Stored, layers: Layers) -> Vec<u8> {
+        let mut out = Vec::new();
+        Archive::new(&stored.store, &stored.image, &stored.pin.name, layers).unwrap().write_to(&mut out).unwrap();
+        out
+    }
+
+    async fn what_another_tool_loaded_is_proved_by_its_content(make: Make) {
+        let real = RealEngine::start(make);
+        let engine = connected(&real).await;
+        let zstd = |revision| stored(&Recipe { compression: Compression::Zstd, revision, ..Recipe::default() }.make(), NAME);
+        let (stored, next) = (zstd(1), zstd(2));
+        let loaded = real.load(&archive(&stored, Layers::WithoutZstd));
+        assert!(loaded.status.success(), "{loaded:?}");
+        let shown = engine.inspect(&stored.pin.name).await.unwrap().unwrap();
+        let standing = |of: &Stored| prove(&of.pin, Some(&shown), of.store.document(&of.pin.image_id()).unwrap().as_ref());
+        match make {
+            Make::DockerWithContainerdOf(_) => assert_eq!(standing(&stored), Standing::Held(Proof::Content)),
+            _ => assert_eq!(standing(&stored), identity(make, &stored.pin).0),
+        }
+        assert_eq!(standing(&next), Standing::Another);
+        assert_eq!(engine.usable(&stored.pin, &shown), NAME);
+    }
+
+    async fn an_image_without_all_its_layers_is_not_held(make: Make) {
+        let real = RealEngine::start(make);
+        let engine = connected(&real).await;
+        let stored = stored(&Recipe::default().make(), NAME);
+        let whole = archive(&stored, Layers::AsStored);
+        let mut cut = tar::Builder::new(Vec::new());
+        for entry in tar::Archive::new(whole.as_slice()).entries().unwrap() {
+            let entry = entry.unwrap();
+            if !entry.path().unwrap().ends_with(stored.image.layers[2].digest.hex()) {
+                let header = entry.header().clone();
+                cut.append(&header, entry).unwrap();
+            }
+        }
+        // Whether the engine notices is the engine's affair.
+        let _ = real.load(&cut.into_inner().unwrap());
+        let bad = match make {
+            Make::DockerWithContainerdOf(_) => Standing::Incomplete,
+            _ => Standing::Absent,
+        };
+        assert_eq!(standing(&*engine, &stored.pin).await, bad);
+        load(&*engine, &stored).await.unwrap();
+        assert_eq!(standing(&*engine, &stored.pin).await, identity(make, &stored.pin).0);
+    }
+
+    async fn what_is_usable_runs(make: Make) {
+        let real = RealEngine::start(make);
+        let engine = connected(&real).await;
+        let stored = stored(&runnable(), NAME);
+        load(&*engine, &stored).await.unwrap();
+        let shown = engine.inspect(&stored.pin.name).await.unwrap().unwrap();
+        let ran = real.run(&engine.usable(&stored.pin, &shown), &["/bin/cat", "/greeting"]);
+        assert_eq!(String::from_utf8_lossy(&ran.stdout), "hello", "{ran:?}");
+    }
+
+    /// An image that prints a greeting, with this machine's `cat` and what that needs.
+    fn runnable() -> Made {
+        let mut tar = tar::Builder::new(Vec::new());
+        let linked = std::process::Command::new("ldd").arg("/bin/cat").output().unwrap();
+        let linked = String::from_utf8(linked.stdout).unwrap();
+        for path in linked.split_whitespace().filter(|word| word.starts_with('/')).chain(["/bin/cat"]) {
+            tar.append_path_with_name(fs::canonicalize(path).unwrap(), path.trim_start_matches('/')).unwrap();
+        }
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(5);
+        tar.append_data(&mut header, "greeting", &b"hello"[..]).unwrap();
+        let tar = tar.into_inner().unwrap();
+        let mut blobs = std::collections::BTreeMap::new();
+        let mut put = |kind: &str, bytes: Vec<u8>| {
+            let digest = Digest::of(&bytes);
+            let media_type = format!("application/vnd.oci.image.{kind}");
+            let descriptor = Descriptor { media_type, digest, size: bytes.len() as u64 };
+            blobs.insert(digest, bytes);
+            descriptor
+        };
+        let platform = Platform::host();
+        let diff_ids = vec![Digest::of(&tar)];
+        let config =
+            json!({ "os": platform.os(), "architecture": platform.architecture(), "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+        let config = put("config.v1+json", config.to_string().into_bytes());
+        let layers = vec![put("layer.v1.tar", tar)];
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers });
+        let manifest = put("manifest.v1+json", manifest.to_string().into_bytes());
+        let one = OnePlatform { platform, manifest: manifest.clone(), config, layers, diff_ids };
+        Made { root: manifest, platforms: vec![one], blobs, documents: Vec::new() }
     }
 
     async fn another_image_under_the_name_is_found_out(make: Make) {
@@ -413,6 +506,9 @@ mod real {
     on_every_engine!(
         every_kind_of_image_is_loaded_and_proved,
         zstd_under_dockers_media_types_is_proved_or_refused,
+        what_another_tool_loaded_is_proved_by_its_content,
+        an_image_without_all_its_layers_is_not_held,
+        what_is_usable_runs,
         another_image_under_the_name_is_found_out,
         damage_on_the_disk_names_nothing,
         an_engine_that_dies_has_loaded_nothing,

@@ -116,9 +116,11 @@ impl RealEngine {
         self.must(&["rmi", "--force", name]);
     }
 
-    /// Loads an archive.
-    pub fn load(&self, archive: &Path) -> String {
-        self.must(&["load", "--input", &archive.display().to_string()])
+    /// Loads an archive with its own command line.
+    pub fn load(&self, archive: &[u8]) -> Output {
+        let path = self.folder.path().join("archive.tar");
+        fs::write(&path, archive).expect("the engine's folder can be written");
+        self.command(&["load", "--input", &path.display().to_string()]).output().expect("the engine's command line runs")
     }
 
     /// Runs a command in a container without a network.
