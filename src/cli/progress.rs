@@ -82,8 +82,10 @@ impl<'a> Progress<'a> {
     fn draw(&self, bars: &MultiProgress, state: &mut State, event: Event) {
         match event {
             Event::Fetching { blobs, bytes, .. } if blobs > 0 => {
-                let bar = bars
-                    .add(ProgressBar::new(bytes).with_style(style("{msg:22} {bar:28} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left")));
+                let bar = bars.add(
+                    ProgressBar::new(bytes)
+                        .with_style(style("{msg:22} {bar:28} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left")),
+                );
                 state.all = Some(bar.with_message(format!("fetching {}", display::count(blobs, "blob"))));
             }
             Event::BlobStarted { digest, size, resumed } => {
@@ -113,7 +115,10 @@ impl<'a> Progress<'a> {
                 self.remark(&event);
             }
             Event::LoadStarted { engine, bytes, .. } => {
-                let bar = bars.add(ProgressBar::new(bytes).with_style(style("{msg:22} {bar:28} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}")));
+                let bar = bars.add(
+                    ProgressBar::new(bytes)
+                        .with_style(style("{msg:22} {bar:28} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}")),
+                );
                 state.load = Some(bar.with_message(format!("loading into {engine}")));
             }
             Event::LoadProgress { bytes } => state.load.iter().for_each(|bar| bar.inc(bytes)),

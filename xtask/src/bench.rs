@@ -188,8 +188,8 @@ impl Bench {
             command
         };
         let loaded = || {
-            engine.load(&self.archive);
-            Ok(())
+            let output = engine.load_file(&self.archive);
+            if output.status.success() { Ok(()) } else { fail(String::from_utf8_lossy(&output.stderr)) }
         };
         let mut outcomes = Vec::new();
         if wanted(load) {

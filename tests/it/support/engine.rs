@@ -120,6 +120,11 @@ impl RealEngine {
     pub fn load(&self, archive: &[u8]) -> Output {
         let path = self.folder.path().join("archive.tar");
         fs::write(&path, archive).expect("the engine's folder can be written");
+        self.load_file(&path)
+    }
+
+    /// Loads an archive from a file that the engine sees.
+    pub fn load_file(&self, path: &Path) -> Output {
         self.command(&["load", "--input", &path.display().to_string()]).output().expect("the engine's command line runs")
     }
 
