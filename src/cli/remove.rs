@@ -2,7 +2,7 @@
 
 use larder::pin::Pin;
 use larder::reference::Reference;
-use larder::store::Store;
+use larder::store::{Freed, Store};
 use serde_json::json;
 
 use super::args;
@@ -32,10 +32,10 @@ fn one(session: &Session<'_>, store: &Store, reference: &Reference, args: &args:
     let (status, did, freed) = if args.dry.dry_run {
         let own = |pin| session::sizes(store, pin).map(|s| s.own);
         let bytes = pins.iter().map(own).sum::<Result<u64, Failure>>()?;
-        ("would-remove", "would be removed", bytes)
+        ("would-remove", "would be removed", Freed { bytes, ..Freed::default() })
     } else {
         let lock = store.exclude()?;
-        ("removed", "removed", store.remove(&pins, &lock)?.bytes)
+        ("removed", "removed", store.remove(&pins, &lock)?)
     };
     for pin in &pins {
         let text = format!("{} for {}: {did}", pin.pinned(), pin.platform);
@@ -43,12 +43,16 @@ fn one(session: &Session<'_>, store: &Store, reference: &Reference, args: &args:
             display::merged(display::pin_json(pin), json!({ "reference": reference, "status": status, "dry_run": args.dry.dry_run }));
         session.screen.result(json, &text, &pin.pinned().to_string());
     }
-    session.screen.note(&format!(
-        "{}: {} {}",
-        reference,
-        display::size(freed),
-        if args.dry.dry_run { "at least would be freed" } else { "freed" }
-    ));
+    for pin in &freed.unclear {
+        session.screen.warning(&format!(
+            "the manifest of {} cannot be read, so any blob may be its own and none was removed\n  hint: pull it again, or remove it too",
+            pin.pinned()
+        ));
+    }
+    if !session.screen.quiet() {
+        let would = if args.dry.dry_run { "at least would be freed" } else { "freed" };
+        session.screen.note(&format!("{reference}: {} {would}", display::size(freed.bytes)));
+    }
     Ok(())
 }
 

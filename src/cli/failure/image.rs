@@ -79,7 +79,7 @@ fn unavailable(message: String, tried: &[(Repository, UpstreamError)]) -> Failur
     let mut failure = Failure { message, details: Vec::new(), ..own };
     for (repository, error) in tried {
         let because = Failure::from(error);
-        failure = failure.with("asked", repository).with("it said", because.in_one_line());
+        failure = failure.with("asked", repository).with("because", because.in_one_line());
     }
     failure
 }
