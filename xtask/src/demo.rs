@@ -89,13 +89,15 @@ impl Stage {
     fn play(&self, reference: &str, registry: Option<Registry>, identities: &[Digest], engine: Option<EngineName>) -> Result {
         heading("Which engines are there?");
         let engine = self.engine(engine)?;
-        let name = reference.split('@').next().unwrap_or(reference);
 
         heading("Pull once, by digest. Every byte is compared with its digest before it gets its name.");
         let choice = engine.as_ref().map_or("none", |e| e.kind.as_str());
         let pulled = self.larder(&["pull", "--engine", choice, reference])?;
         pulled.succeeded()?;
         self.larder(&["list"])?.succeeded()?;
+        let pinned = self.pinned()?;
+        let reference = pinned.as_str();
+        let name = reference.split('@').next().unwrap_or(reference);
 
         match registry {
             Some(registry) => {
@@ -110,6 +112,13 @@ impl Stage {
             Some(engine) => self.load_into(reference, name, &engine, identities),
             None => self.as_layout(reference),
         }
+    }
+
+    /// The reference with its digest, which means the same from now on, whatever was written.
+    fn pinned(&self) -> Result<String> {
+        let listed = run::read(&mut self.command(&["list", "--json"]))?;
+        let first: Value = serde_json::from_str(listed.lines().next().unwrap_or_default())?;
+        Ok(text(&first["pinned"]).to_owned())
     }
 
     fn engine(&self, wanted: Option<EngineName>) -> Result<Option<Found>> {
@@ -164,7 +173,7 @@ impl Stage {
 
     /// What there is to see without an engine: the store is an image layout that other tools read.
     fn as_layout(&self, reference: &str) -> Result {
-        heading("No engine answered, so nothing is loaded. The store itself is an OCI image layout, which other tools read.");
+        heading("There is no engine to load into. The store itself is an OCI image layout, which other tools read.");
         self.larder(&["inspect", "--offline", reference])?.succeeded()?;
         println!("$ ls $LARDER_DIR");
         for entry in fs::read_dir(self.store())? {
