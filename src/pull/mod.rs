@@ -254,7 +254,7 @@ impl Cache<'_> {
         } else if want.unpinned == Unpinned::Refuse {
             return Err(PullError::NotPinned { reference: reference.clone() });
         }
-        let Some(upstream) = self.upstream else { return Err(self.not_in_store(want)?) };
+        let Some(upstream) = self.upstream else { return self.newest(want, documents) };
         (self.tell)(Event::Resolving { reference: reference.clone() });
         let at = reference.digest().map_or(At::Tag(reference.tag_or_latest()), At::Digest);
         let mut tried = Vec::new();
@@ -270,6 +270,19 @@ impl Cache<'_> {
                 Ok(Root { pin_not_met: true, ..root })
             }
             None => Err(PullError::Unavailable { reference: reference.clone(), tried }),
+        }
+    }
+
+    /// What the tag meant when it was pinned last: where no registry may be asked, that is all there is to know.
+    fn newest(&self, want: &Want, documents: &mut BTreeMap<Digest, Verified>) -> Result<Root> {
+        let newest = match want.reference.digest() {
+            Some(_) => None,
+            None => self.store.find(&want.name.to_reference(), None)?.into_iter().next(),
+        };
+        let Some(pin) = newest else { return Err(self.not_in_store(want)?) };
+        match self.kept(&pin.root.digest)? {
+            Some(bytes) => root(&want.reference, bytes, Some(pin.root.media_type), None, documents),
+            None => Err(self.not_in_store(want)?),
         }
     }
 

@@ -220,6 +220,8 @@ fn what_is_there_asks_the_network_nothing() {
     assert_eq!(scene.registry.seen().len(), asked, "no request was made");
     let offline = scene.pull(&["--offline"]).expect(0);
     assert!(offline.stdout.starts_with(&scene.pinned()), "{offline}");
+    let tagged = scene.sandbox.run(["pull", "--offline", "--engine", "none", "--platform", "linux/amd64", &scene.tagged()]).expect(0);
+    assert!(tagged.stdout.starts_with(&scene.pinned()), "the newest pin answers to the bare tag: {tagged}");
 }
 
 #[test]
