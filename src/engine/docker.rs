@@ -53,8 +53,8 @@ impl Docker {
         let shown = shown::read(Kind::Docker, name, raw).map_err(|source| self.wire.unreadable(&path, source))?;
         match shown {
             Some(shown) if shown.id_of == IdOf::Target && !self.has_api(MANIFESTS) => {
-                let complete = self.lists(name, &shown.id).await? && self.has_unpacked(name).await?;
-                Ok(Some(Shown { complete, ..shown }))
+                let (listed, unpacked) = tokio::try_join!(self.lists(name, &shown.id), self.has_unpacked(name))?;
+                Ok(Some(Shown { complete: listed && unpacked, ..shown }))
             }
             shown => Ok(shown),
         }
