@@ -189,6 +189,7 @@ impl Cache<'_> {
         platform: Option<&Platform>,
         engine: &dyn Engine,
     ) -> Result<(Option<Checked>, Platform)> {
+        let mut asked = None;
         if platform.is_none()
             && let Some(pin) = self.known_for_one_platform(reference, name)?
         {
@@ -196,14 +197,16 @@ impl Cache<'_> {
             if let Standing::Held(_) = checked.standing {
                 return Ok((Some(checked), pin.platform));
             }
+            asked = Some(checked);
         }
         let platform = match platform {
             Some(platform) => platform.clone(),
             None => engine.platform().await?,
         };
-        let checked = match self.known(reference, name, &platform)? {
-            Some(pin) => Some(self.ask(&pin, engine).await?),
-            None => None,
+        let checked = match (self.known(reference, name, &platform)?, asked) {
+            (Some(pin), Some(asked)) if asked.pin == pin => Some(asked),
+            (Some(pin), _) => Some(self.ask(&pin, engine).await?),
+            (None, _) => None,
         };
         Ok((checked, platform))
     }

@@ -40,7 +40,7 @@ async fn one(
     if pins.is_empty() {
         return Err(session::not_in_store(session, reference));
     }
-    for pin in &pins {
+    for (pin, size) in pins.iter().zip(session::sizes(store, &pins)?) {
         let cache = Cache { store, upstream: None, tell: &larder::event::silent };
         let want = Want {
             reference: pin.pinned(),
@@ -59,7 +59,6 @@ async fn one(
         }
         let engines: Vec<(String, String)> = held.into_iter().map(|(kind, c)| (kind.to_string(), standing(c))).collect();
         let layers = images.first().map(|i| i.layers.as_slice()).unwrap_or_default();
-        let size = session::sizes(store, pin)?;
         let json = json!({
             "status": if plan.missing.is_empty() { "present" } else { "incomplete" }, "reference": reference, "asked": pin.asked,
             "media_type": pin.root.media_type, "layers": layers, "diff_ids": pin.diff_ids, "missing": plan.missing,

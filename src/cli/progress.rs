@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use larder::digest::Digest;
@@ -24,14 +23,13 @@ struct State {
     /// Bytes counted in `all` for each blob on its way.
     came: HashMap<Digest, u64>,
     load: Option<ProgressBar>,
-    begun: Instant,
 }
 
 impl<'a> Progress<'a> {
     pub(crate) fn new(screen: &'a Screen) -> Progress<'a> {
         let bars = screen.bars().then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
         screen.through(bars.clone());
-        let state = State { all: None, blobs: HashMap::new(), came: HashMap::new(), load: None, begun: Instant::now() };
+        let state = State { all: None, blobs: HashMap::new(), came: HashMap::new(), load: None };
         Progress { screen, state: Mutex::new(state), bars }
     }
 
@@ -39,18 +37,17 @@ impl<'a> Progress<'a> {
         let Ok(mut state) = self.state.lock() else { return };
         match &self.bars {
             Some(bars) => self.draw(bars, &mut state, event),
-            None => self.say(&mut state, event),
+            None => self.say(event),
         }
     }
 
-    fn say(&self, state: &mut State, event: Event) {
+    fn say(&self, event: Event) {
         let quiet = self.screen.quiet();
         match event {
             Event::Resolving { reference } if self.screen.verbose => {
                 self.screen.note(&format!("asking {} for {reference}", reference.repository().registry()))
             }
             Event::Fetching { blobs, bytes, reference } if blobs > 0 && !quiet => {
-                state.begun = Instant::now();
                 self.screen.note(&format!("{reference}: fetching {}, {}", display::count(blobs, "blob"), display::size(bytes)));
             }
             Event::BlobStarted { digest, size, resumed } if self.screen.verbose || resumed > 0 && !quiet => match resumed {

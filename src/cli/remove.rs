@@ -30,8 +30,7 @@ fn one(session: &Session<'_>, store: &Store, reference: &Reference, args: &args:
     }
     unambiguous(reference, &pins, args.all)?;
     let (status, did, freed) = if args.dry.dry_run {
-        let own = |pin| session::sizes(store, pin).map(|s| s.own);
-        let bytes = pins.iter().map(own).sum::<Result<u64, Failure>>()?;
+        let bytes = session::sizes(store, &pins)?.iter().map(|s| s.own).sum();
         ("would-remove", "would be removed", Freed { bytes, ..Freed::default() })
     } else {
         let lock = store.exclude()?;

@@ -190,9 +190,10 @@ pub(crate) fn not_in_store(session: &Session<'_>, reference: &Reference) -> Fail
         .hint("`larder list` shows what is there")
 }
 
-/// How much of an image's bytes are its own, and how much it shares with others in the store.
-pub(crate) fn sizes(store: &Store, of: &Pin) -> Result<Sizes, Failure> {
+/// How much of each image's bytes are its own, and how much it shares with any other in the store.
+pub(crate) fn sizes(store: &Store, of: &[Pin]) -> Result<Vec<Sizes>, Failure> {
     let pins = store.pins()?;
     let sizes = store.sizes(&pins);
-    Ok(pins.iter().zip(sizes).find(|(pin, _)| *pin == of).map(|(_, sizes)| sizes).unwrap_or_default())
+    let of_one = |wanted: &Pin| pins.iter().zip(&sizes).find(|(pin, _)| *pin == wanted).map(|(_, sizes)| *sizes).unwrap_or_default();
+    Ok(of.iter().map(of_one).collect())
 }

@@ -92,20 +92,20 @@ async fn whole(
     repository: &Repository,
     of: &Descriptor,
     tell: &Tell<'_>,
-) -> std::result::Result<Vec<u8>, UpstreamError> {
+) -> std::result::Result<Bytes, UpstreamError> {
     if crate::oci::MANIFEST_TYPES.contains(&of.media_type.as_str()) {
         let found = upstream.manifest(repository, crate::upstream::At::Digest(of.digest), tell).await?;
-        return Ok(found.bytes.bytes().to_vec());
+        return Ok(found.bytes.bytes().clone());
     }
     let mut bytes = Vec::new();
     let mut stream = upstream.blob(repository, of, 0, tell).await?;
     while let Some(chunk) = stream.chunk().await? {
         bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes)
+    Ok(bytes.into())
 }
 
-fn compared(want: &Want, of: &Descriptor, part: &'static str, bytes: Vec<u8>, from: &Repository) -> Result<Verified> {
+fn compared(want: &Want, of: &Descriptor, part: &'static str, bytes: Bytes, from: &Repository) -> Result<Verified> {
     let reference = want.reference.clone();
     if of.size > DOCUMENT_LIMIT {
         let source = DocumentError::TooLarge { digest: of.digest, size: of.size, limit: DOCUMENT_LIMIT };

@@ -18,10 +18,10 @@ impl From<&StoreError> for Failure {
             }
             StoreError::Unsafe { path, .. } => failed("unsafe-store").hint(format!("run `chmod o-w {}`", path.display())),
             StoreError::ReadOnly { source, .. } => failed("read-only").with("it said", source),
-            StoreError::NoSpace { needed, free, .. } => Failure::new(Exit::Failed, "no-space", "no space left for the store")
+            StoreError::NoSpace { path, needed, free } => Failure::new(Exit::Failed, "no-space", "no space left for the store")
                 .with("needed", display::size(*needed))
                 .with("free", display::size(*free))
-                .with("at", place(error))
+                .with("at", path.display())
                 .hint("make room, or keep the store elsewhere with --store; what came is kept, and the next run continues it"),
             StoreError::Locked { .. } => failed("locked").hint("wait until it is done, and run it again"),
             StoreError::Missing { .. } => {
@@ -50,12 +50,5 @@ impl From<&StoreError> for Failure {
             }
             _ => failed("store").because(error),
         }
-    }
-}
-
-fn place(error: &StoreError) -> String {
-    match error {
-        StoreError::NoSpace { path, .. } => path.display().to_string(),
-        _ => String::new(),
     }
 }
