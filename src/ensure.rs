@@ -22,7 +22,7 @@ use crate::pin::Pin;
 use crate::plan::Plan;
 use crate::pull::{Cache, Platforms, PullError, Pulled, TagNow, Unpinned, Want};
 use crate::reference::{Name, Reference, Repository};
-use crate::store::{Store, StoreError};
+use crate::store::{Shared, Store, StoreError};
 
 /// An image that an engine is to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,14 +141,16 @@ impl Cache<'_> {
             return Ok(report(pin, Done::Held, proof, usable, None));
         }
         let known = compared.map(|c| c.pin);
-        let pulled = self.pull(&want(wish, &platform, known.as_ref())).await?;
+        // Held until the image is in the engine: what is on its way there is not removed.
+        let counted_on = self.count_on().await?;
+        let pulled = self.pull_under(&counted_on, &want(wish, &platform, known.as_ref())).await?;
         let (pin, image) = one(&pulled);
         self.store.used(pin);
         let before = self.ask(pin, engine).await?;
         if let Standing::Held(proof) = before.standing {
             return Ok(report(pin.clone(), Done::Held, proof, before.usable, Some((&pulled, 0))));
         }
-        let sent = self.load_healing(wish, pin, image, engine).await?;
+        let sent = self.load_healing(wish, pin, image, engine, &counted_on).await?;
         let after = self.ask(pin, engine).await?;
         let Standing::Held(proof) = after.standing else { return Err(not_proved(engine, pin, after)) };
         let done = before.shown.map_or(Done::Loaded, |shown| Done::Replaced(Box::new(shown)));
@@ -232,11 +234,11 @@ impl Cache<'_> {
 
     /// Loads the image. A blob that turns out damaged on its way out was set aside by then: with a network it is fetched
     /// again, and the load tried once more.
-    async fn load_healing(&self, wish: &Wish, pin: &Pin, image: &Image, engine: &dyn Engine) -> Result<u64> {
+    async fn load_healing(&self, wish: &Wish, pin: &Pin, image: &Image, engine: &dyn Engine, counted_on: &Shared) -> Result<u64> {
         let first = engine.load(self.store, image, &pin.name, self.tell).await;
         match first {
             Err(error) if error.damaged().is_some() && self.upstream.is_some() => {
-                self.pull(&want(wish, &pin.platform, Some(pin))).await?;
+                self.pull_under(counted_on, &want(wish, &pin.platform, Some(pin))).await?;
                 Ok(engine.load(self.store, image, &pin.name, self.tell).await?)
             }
             other => Ok(other?),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::oci::{Descriptor, Image, Platform};
+use crate::oci::{self, Descriptor, Image, Platform};
 use crate::reference::{Name, Reference};
 
 /// What one reference meant for one platform.
@@ -21,6 +21,8 @@ pub struct Pin {
     pub manifest: Descriptor,
     /// The config; its digest is the image ID.
     pub config: Descriptor,
+    /// The layers from the base up. They stand in the manifest too; here they say what the pin counts on when the manifest is damaged.
+    pub layers: Vec<Descriptor>,
     /// The digests of the unpacked layers from the base up.
     pub diff_ids: Vec<Digest>,
     /// The bytes of all its blobs, each counted once.
@@ -57,6 +59,7 @@ impl Pin {
             root: image.root.clone(),
             manifest: image.manifest.clone(),
             config: image.config.clone(),
+            layers: image.layers.clone(),
             diff_ids: image.diff_ids.clone(),
             size: image.size(),
             asked,
@@ -69,6 +72,23 @@ impl Pin {
     /// The image ID: the digest of the config.
     pub fn image_id(&self) -> Digest {
         self.config.digest
+    }
+
+    /// The image that is pinned.
+    pub fn image(&self) -> Image {
+        Image {
+            root: self.root.clone(),
+            manifest: self.manifest.clone(),
+            config: self.config.clone(),
+            layers: self.layers.clone(),
+            platform: self.platform.clone(),
+            diff_ids: self.diff_ids.clone(),
+        }
+    }
+
+    /// Every blob that it counts on, once: root, manifest, config, layers.
+    pub fn blobs(&self) -> Vec<&Descriptor> {
+        oci::each_once([&self.root, &self.manifest, &self.config].into_iter().chain(&self.layers))
     }
 
     /// The name pinned to the root: the reference that means this image everywhere.

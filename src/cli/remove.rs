@@ -42,12 +42,6 @@ fn one(session: &Session<'_>, store: &Store, reference: &Reference, args: &args:
             display::merged(display::pin_json(pin), json!({ "reference": reference, "status": status, "dry_run": args.dry.dry_run }));
         session.screen.result(json, &text, &pin.pinned().to_string());
     }
-    for pin in &freed.unclear {
-        session.screen.warning(&format!(
-            "the manifest of {} cannot be read, so any blob may be its own and none was removed\n  hint: pull it again, or remove it too",
-            pin.pinned()
-        ));
-    }
     if !session.screen.quiet() {
         let would = if args.dry.dry_run { "at least would be freed" } else { "freed" };
         session.screen.note(&format!("{reference}: {} {would}", display::size(freed.bytes)));

@@ -345,15 +345,19 @@ impl Image {
 
     /// Every blob of the image once: root, manifest, config, layers.
     pub fn blobs(&self) -> Vec<&Descriptor> {
-        let mut seen = std::collections::HashSet::new();
-        let all = [&self.root, &self.manifest, &self.config].into_iter().chain(&self.layers);
-        all.filter(|d| seen.insert(d.digest)).collect()
+        each_once([&self.root, &self.manifest, &self.config].into_iter().chain(&self.layers))
     }
 
     /// The size of all its blobs in bytes, each counted once.
     pub fn size(&self) -> u64 {
         self.blobs().iter().map(|d| d.size).fold(0, u64::saturating_add)
     }
+}
+
+/// Of blobs that are named more than once, the first of each.
+pub(crate) fn each_once<'a>(blobs: impl Iterator<Item = &'a Descriptor>) -> Vec<&'a Descriptor> {
+    let mut seen = std::collections::HashSet::new();
+    blobs.filter(|blob| seen.insert(blob.digest)).collect()
 }
 
 impl Config {

@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 use super::{Cache, PullError, Want};
 use crate::digest::{Digest, Mismatch, Verified};
 use crate::event::{Event, Tell};
-use crate::oci::{DOCUMENT_LIMIT, Descriptor, DocumentError};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, DocumentError, INDEX_TYPES, MANIFEST_TYPES};
 use crate::plan::Plan;
 use crate::reference::Repository;
-use crate::store::{Ingest, Store, StoreError};
-use crate::upstream::{Upstream, UpstreamError};
+use crate::store::{Claim, Ingest, Store, StoreError};
+use crate::upstream::{At, Upstream, UpstreamError};
 
 /// How many blobs are fetched at once.
 const AT_ONCE: usize = 4;
@@ -48,26 +48,28 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&store)).await.expect("the store's work does not panic and is not aborted")
 }
 
-/// Fetches all that the plan says is missing; documents that were read already are only kept. Returns the bytes of blobs that came.
-pub(super) async fn all(
-    cache: &Cache<'_>,
-    want: &Want,
-    plan: &Plan,
-    documents: BTreeMap<Digest, Verified>,
-    sources: &Sources<'_>,
-) -> Result<u64> {
-    let mut fetched = 0;
-    let (small, large): (Vec<_>, Vec<_>) = plan.missing.iter().partition(|b| documents.contains_key(&b.digest));
-    let mut blobs = futures_util::stream::iter(large).map(|blob| one(cache, want, blob, sources)).buffer_unordered(AT_ONCE);
-    while let Some(bytes) = blobs.try_next().await? {
-        fetched += bytes;
-    }
-    for blob in small {
-        let document = documents[&blob.digest].clone();
-        fetched += document.size();
-        blocking(cache.store, move |store| store.put(&document)).await?;
-    }
-    Ok(fetched)
+/// Keeps the documents that were read already, what was claimed last: where that is, the others are. Returns the bytes of those that were missing.
+pub(super) async fn keep(store: &Store, plan: &Plan, documents: BTreeMap<Digest, Verified>, claim: Option<Claim>) -> Result<u64> {
+    let missing: Vec<Verified> = plan.missing.iter().filter_map(|blob| documents.get(&blob.digest).cloned()).collect();
+    let bytes = missing.iter().map(Verified::size).sum();
+    blocking(store, move |store| {
+        let (claimed, others): (Vec<_>, Vec<_>) =
+            missing.iter().partition(|d| claim.as_ref().is_some_and(|claim| claim.is_to(&d.digest())));
+        others.into_iter().try_for_each(|document| store.put(document))?;
+        match (claim, claimed.first()) {
+            (Some(claim), Some(document)) => claim.keep(document),
+            _ => Ok(()),
+        }
+    })
+    .await?;
+    Ok(bytes)
+}
+
+/// Fetches all that the plan says is missing and that nobody brought meanwhile. Returns the bytes that came.
+pub(super) async fn all(cache: &Cache<'_>, want: &Want, plan: &Plan, sources: &Sources<'_>) -> Result<u64> {
+    let missing = plan.missing.iter().filter(|blob| !cache.store.has(blob));
+    let blobs = futures_util::stream::iter(missing).map(|blob| one(cache, want, blob, sources)).buffer_unordered(AT_ONCE);
+    blobs.try_fold(0, async |fetched, bytes| Ok(fetched + bytes)).await
 }
 
 /// A manifest or config into memory.
@@ -93,8 +95,8 @@ async fn whole(
     of: &Descriptor,
     tell: &Tell<'_>,
 ) -> std::result::Result<Bytes, UpstreamError> {
-    if crate::oci::MANIFEST_TYPES.contains(&of.media_type.as_str()) {
-        let found = upstream.manifest(repository, crate::upstream::At::Digest(of.digest), tell).await?;
+    if MANIFEST_TYPES.iter().chain(&INDEX_TYPES).any(|known| *known == of.media_type) {
+        let found = upstream.manifest(repository, At::Digest(of.digest), tell).await?;
         return Ok(found.bytes.bytes().clone());
     }
     let mut bytes = Vec::new();

@@ -13,7 +13,7 @@ use crate::oci::{Config, Descriptor, Document, DocumentError, Image, Manifest, P
 use crate::pin::Pin;
 use crate::plan::Plan;
 use crate::reference::{Name, Reference, Repository};
-use crate::store::{Store, StoreError};
+use crate::store::{Claim, Shared, Store, StoreError};
 use crate::upstream::{At, Found, Upstream, UpstreamError};
 use fetch::Sources;
 
@@ -194,6 +194,8 @@ struct Root {
     /// The repository that gave it; `None` when it was in the store.
     from: Option<Repository>,
     pin_not_met: bool,
+    /// The right to bring it and what it names; `None` when it was in the store, or is not to be kept.
+    claim: Option<Claim>,
 }
 
 /// The images of a root, and the documents that were read on the way: they go into the store with the blobs.
@@ -205,18 +207,31 @@ struct Described {
 impl Cache<'_> {
     /// Brings an image into the store and pins it. Asks no registry for what is there, if the reference has a digest.
     pub async fn pull(&self, want: &Want) -> Result<Pulled> {
-        let _counted_on = fetch::blocking(self.store, Store::share).await?;
+        self.pull_under(&self.count_on().await?, want).await
+    }
+
+    /// While this is held, nothing is removed from the store.
+    pub(crate) async fn count_on(&self) -> Result<Shared> {
+        Ok(fetch::blocking(self.store, Store::share).await?)
+    }
+
+    /// As [`Cache::pull`], for who counts on what it brings also afterwards.
+    pub(crate) async fn pull_under(&self, _counted_on: &Shared, want: &Want) -> Result<Pulled> {
         let mut documents = BTreeMap::new();
-        let root = self.resolve(want, &mut documents).await?;
+        let mut root = self.resolve(want, true, &mut documents).await?;
+        let claim = root.claim.take();
         let sources = self.sources(want, &root);
         let Described { images, documents } = self.describe(want, &root, &sources, documents).await?;
         let plan = Plan::new(&images, self.store);
         self.complete_or_online(want, &plan)?;
-        self.store.room_for(plan.missing_bytes())?;
+        self.store.room_for(&plan.missing)?;
         (self.tell)(Event::Fetching { reference: want.reference.clone(), blobs: plan.missing.len(), bytes: plan.missing_bytes() });
-        let fetching = fetch::all(self, want, &plan, documents, &sources);
-        let (fetched, tag_now) = futures_util::future::try_join(fetching, self.tag_now(want, &root)).await?;
-        let pins = self.pin(want, &root, &images).await?;
+        let kept = fetch::keep(self.store, &plan, documents, claim).await?;
+        // Where the documents were there and layers are not, an earlier run was cut off: its own repository is asked now.
+        let asked = root.from.clone().or_else(|| (!plan.missing.is_empty()).then(|| sources.repositories[0].clone()));
+        let fetching = fetch::all(self, want, &plan, &sources);
+        let (fetched, tag_now) = futures_util::future::try_join(fetching, self.tag_now(want, asked.as_ref())).await?;
+        let (pins, fetched) = (self.pin(want, &root, asked.as_ref(), &images).await?, kept + fetched);
         Ok(Pulled { pins, images, plan, fetched, tag_now })
     }
 
@@ -224,7 +239,7 @@ impl Cache<'_> {
     /// configs that the store lacks, and writes nothing.
     pub async fn plan(&self, want: &Want) -> Result<(Vec<Image>, Plan)> {
         let mut documents = BTreeMap::new();
-        let root = self.resolve(want, &mut documents).await?;
+        let root = self.resolve(want, false, &mut documents).await?;
         let sources = self.sources(want, &root);
         let images = self.describe(want, &root, &sources, documents).await?.images;
         let plan = Plan::new(&images, self.store);
@@ -245,7 +260,8 @@ impl Cache<'_> {
         Ok(newest.filter(|newest| pins.all(|pin| pin.platform == newest.platform)))
     }
 
-    async fn resolve(&self, want: &Want, documents: &mut BTreeMap<Digest, Verified>) -> Result<Root> {
+    /// Finds out what the reference means. Who is going to `keep` what comes has the claim to it, so that of several processes one asks.
+    async fn resolve(&self, want: &Want, keep: bool, documents: &mut BTreeMap<Digest, Verified>) -> Result<Root> {
         let reference = &want.reference;
         if let Some(digest) = reference.digest() {
             if let Some(bytes) = self.kept(&digest)? {
@@ -255,12 +271,22 @@ impl Cache<'_> {
             return Err(PullError::NotPinned { reference: reference.clone() });
         }
         let Some(upstream) = self.upstream else { return self.newest(want, documents) };
+        let mut claim = self.claim(reference.digest().filter(|_| keep)).await?;
+        if let Some(bytes) = claim.as_ref().map(Claim::there).transpose()?.flatten() {
+            return root(reference, bytes, None, None, documents);
+        }
         (self.tell)(Event::Resolving { reference: reference.clone() });
         let at = reference.digest().map_or(At::Tag(reference.tag_or_latest()), At::Digest);
         let mut tried = Vec::new();
         for repository in std::iter::once(reference.repository()).chain(&want.from) {
             match upstream.manifest(repository, at, self.tell).await {
-                Ok(found) => return root(reference, found.bytes, found.media_type, Some(repository), documents),
+                Ok(found) => {
+                    if keep && claim.is_none() {
+                        claim = self.claim(Some(found.bytes.digest())).await?;
+                    }
+                    let root = root(reference, found.bytes, found.media_type, Some(repository), documents)?;
+                    return Ok(Root { claim, ..root });
+                }
                 Err(error) => tried.push((repository.clone(), error)),
             }
         }
@@ -271,6 +297,11 @@ impl Cache<'_> {
             }
             None => Err(PullError::Unavailable { reference: reference.clone(), tried }),
         }
+    }
+
+    async fn claim(&self, digest: Option<Digest>) -> Result<Option<Claim>> {
+        let Some(digest) = digest else { return Ok(None) };
+        Ok(Some(fetch::blocking(self.store, move |store| store.claim(&digest)).await?))
     }
 
     /// What the tag meant when it was pinned last: where no registry may be asked, that is all there is to know.
@@ -380,9 +411,8 @@ impl Cache<'_> {
     }
 
     /// What the tag points to now, asked only where a registry was asked for the digest anyway. No answer is no news.
-    async fn tag_now(&self, want: &Want, root: &Root) -> Result<Option<TagNow>> {
-        let (Some(upstream), Some(from), Some(digest), Some(tag)) =
-            (self.upstream, &root.from, want.reference.digest(), want.reference.tag())
+    async fn tag_now(&self, want: &Want, asked: Option<&Repository>) -> Result<Option<TagNow>> {
+        let (Some(upstream), Some(from), Some(digest), Some(tag)) = (self.upstream, asked, want.reference.digest(), want.reference.tag())
         else {
             return Ok(None);
         };
@@ -397,10 +427,10 @@ impl Cache<'_> {
     }
 
     /// Pins the images, unless the newest pins of the name say the same.
-    async fn pin(&self, want: &Want, root: &Root, images: &[Image]) -> Result<Vec<Pin>> {
+    async fn pin(&self, want: &Want, root: &Root, asked: Option<&Repository>, images: &[Image]) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
         for image in images {
-            let from = root.from.as_ref().map(ToString::to_string);
+            let from = asked.map(ToString::to_string);
             let pin = Pin { pin_not_met: root.pin_not_met, ..Pin::new(want.reference.clone(), want.name.clone(), image, from) };
             let newest = self.store.find(&want.name.to_reference(), Some(&pin.platform))?.into_iter().next();
             match newest {
@@ -434,7 +464,7 @@ fn root(
     let parsed = Document::parse(&bytes, media_type.as_deref());
     let (document, descriptor) = parsed.map_err(|source| PullError::Document { reference: reference.clone(), source })?;
     documents.insert(bytes.digest(), bytes);
-    Ok(Root { document, descriptor, from: from.cloned(), pin_not_met: false })
+    Ok(Root { document, descriptor, from: from.cloned(), pin_not_met: false, claim: None })
 }
 
 fn one_manifest((document, descriptor): (Document, Descriptor)) -> std::result::Result<Manifest, DocumentError> {

@@ -3,15 +3,19 @@
 //! Owns every rename, sync and lock. Always true: what is named by [`replace`] was synced before; no link is followed
 //! in the last part of a path, and nothing but a plain file is opened. What the files mean is for the others.
 //!
-//! After a crash there may be a file `ingest/*.tmp` that nobody has locked; `collect` removes it.
+//! After a crash there may be a file `ingest/*.tmp` that nobody has locked; `prune` removes it.
 
+use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rustix::fs::{Advice, OFlags};
 
 use super::error::{Result, StoreError, reading, writing};
@@ -31,16 +35,43 @@ pub(super) enum Hold {
     Alone,
 }
 
-/// Until when a lock is waited for.
-#[derive(Debug, Clone, Copy)]
+/// Who is told that a lock is waited for: its file, and the process that holds it.
+pub(super) type Waiting = Arc<dyn Fn(&Path, Option<u32>) + Send + Sync>;
+
+/// After how long it is told that a lock is waited for.
+const NOTICEABLE: Duration = Duration::from_secs(1);
+
+/// Until when a lock is waited for, and who is told meanwhile.
+#[derive(Clone)]
 pub(super) struct Patience {
     since: Instant,
     limit: Duration,
+    waiting: Option<Waiting>,
+    told: Rc<Cell<bool>>,
 }
 
 impl Patience {
-    pub(super) fn starting_now(limit: Duration) -> Patience {
-        Patience { since: Instant::now(), limit }
+    pub(super) fn starting_now(limit: Duration, waiting: Option<Waiting>) -> Patience {
+        Patience { since: Instant::now(), limit, waiting, told: Rc::default() }
+    }
+
+    /// The same, but over after so much from now at the latest.
+    pub(super) fn at_most(&self, more: Duration) -> Patience {
+        Patience { limit: self.limit.min(self.since.elapsed() + more), ..self.clone() }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.since.elapsed() >= self.limit
+    }
+
+    /// Tells, once, when it has taken so long that people begin to wonder.
+    fn tell(&self, path: &Path, file: &File) {
+        if let Some(waiting) = &self.waiting
+            && self.since.elapsed() >= NOTICEABLE
+            && !self.told.replace(true)
+        {
+            waiting(path, holder(file));
+        }
     }
 }
 
@@ -90,6 +121,11 @@ pub(super) fn size(path: &Path) -> Result<Option<u64>> {
     }
 }
 
+/// When what is there was last written, or had its time set.
+pub(super) fn written(path: &Path) -> Option<Timestamp> {
+    fs::symlink_metadata(path).ok()?.modified().ok()?.try_into().ok()
+}
+
 /// Makes a folder and those above it, each on the disk when this returns.
 pub(super) fn make_folder(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o755).create(path) {
@@ -124,10 +160,22 @@ pub(super) fn replace(scratch: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let written = written.map_err(|e| e.needing(bytes.len() as u64));
     let named = written.and_then(|()| rename(&temporary, path));
     if named.is_err() {
-        // What failed is reported; the file is nobody's and `collect` would find it too.
+        // What failed is reported; the file is nobody's and `prune` would find it too.
         let _ = fs::remove_file(&temporary);
     }
     named
+}
+
+/// Writes a file that may be lost or half after a crash, and says nothing then that would be believed.
+pub(super) fn note(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = open_or_make(path)?;
+    file.set_len(0).and_then(|()| file.write_all(bytes)).map_err(writing("writing", path))
+}
+
+/// What tells one run of the system from the next, as Linux names it; what was written in this one and not removed has its content in memory
+/// at least. Nothing where the system does not tell.
+pub(super) fn run_of_the_system() -> Option<Vec<u8>> {
+    fs::read("/proc/sys/kernel/random/boot_id").ok()
 }
 
 fn scratch_file(folder: &Path) -> Result<(std::path::PathBuf, File)> {
@@ -135,7 +183,7 @@ fn scratch_file(folder: &Path) -> Result<(std::path::PathBuf, File)> {
         let path = folder.join(format!("{:016x}.tmp", RandomState::new().build_hasher().finish()));
         match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
             Ok(file) => {
-                // Held until the file is dropped, so that `collect` leaves it alone.
+                // Held until the file is dropped, so that `prune` leaves it alone.
                 file.lock().map_err(reading("locking", &path))?;
                 return Ok((path, file));
             }
@@ -160,7 +208,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 }
 
 /// Waits for a lock on an open file. It ends with the file, also when the process dies.
-pub(super) fn lock(file: &File, path: &Path, hold: Hold, patience: Patience) -> Result<()> {
+pub(super) fn lock(file: &File, path: &Path, hold: Hold, patience: &Patience) -> Result<()> {
     let mut pause = Duration::from_millis(1);
     loop {
         let tried = match hold {
@@ -176,13 +224,14 @@ pub(super) fn lock(file: &File, path: &Path, hold: Hold, patience: Patience) -> 
         if waited >= patience.limit {
             return Err(StoreError::Locked { path: path.to_owned(), waited, holder: holder(file) });
         }
+        patience.tell(path, file);
         std::thread::sleep(pause.min(patience.limit - waited));
         pause = (pause * 2).min(PAUSE);
     }
 }
 
 /// Opens a file that is there only to be locked, and waits for the lock.
-pub(super) fn lock_path(path: &Path, hold: Hold, patience: Patience) -> Result<File> {
+pub(super) fn lock_path(path: &Path, hold: Hold, patience: &Patience) -> Result<File> {
     loop {
         let file = open_or_make(path)?;
         lock(&file, path, hold, patience)?;

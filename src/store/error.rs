@@ -144,6 +144,16 @@ pub enum StoreError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// A pin's text is not what was written.
+    #[error("the pin {path} is damaged", path = path.display())]
+    PinDamaged {
+        /// The file.
+        path: PathBuf,
+        /// The digest that it says its text has.
+        expected: Digest,
+        /// The digest that its text has.
+        found: Digest,
+    },
     /// A pin's file is larger than any pin.
     #[error("the pin {path} has more than {limit} bytes", path = path.display())]
     PinTooLarge {

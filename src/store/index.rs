@@ -1,9 +1,9 @@
 //! `index.json`, for other tools that read OCI layouts.
 //!
-//! Owns that file. It is derived from the pins and larder never believes it: only its lines are carried over from one change to the next, so
-//! that adding an image does not cost a look at all others. Always true: it is replaced whole, by whoever has `pins.lock`. A change
-//! begins with the file `index.stale` and ends without it; where that is found, or the text is not as larder writes it, all is
-//! derived anew.
+//! Owns that file, and `index.current`. It is derived from the pins and larder never believes it: only its lines are carried over from one change to the
+//! next, so that adding an image does not cost a look at all others. Always true: it is replaced whole, by whoever has `pins.lock`. A change
+//! begins by removing `index.current` and ends by writing it; it names the run of the system that it was written in, so that neither a killed process nor a
+//! power cut leaves one that is believed. Where it is missing or of another run, or the text is not as larder writes it, all is derived anew.
 //!
 //! The newest root of a name bears it; an older one bears the name with its digest, so that nothing looks unnamed to others.
 
@@ -36,28 +36,25 @@ struct Entry<'a> {
     annotations: BTreeMap<&'static str, &'a str>,
 }
 
-/// Whether the text that is there may be carried over.
+/// Whether the lines that are there may be carried over.
 pub(super) struct Change {
-    stale: bool,
+    current: bool,
 }
 
 impl Store {
     /// Called before a pin is written or removed, by whoever has the pins locked.
     pub(super) fn index_begins_to_change(&self) -> Result<Change> {
-        let path = self.stale();
-        let stale = disk::size(&path)?.is_some();
-        if !stale {
-            // On the disk before the pin is: btrfs keeps no order between two folders.
-            disk::open_or_make(&path)?;
-            disk::sync_folder(self.root())?;
-        }
-        Ok(Change { stale })
+        let path = self.current();
+        let written_in = disk::read(&path, 64)?;
+        // Nothing is allocated for this, so that it works on a disk that is full.
+        disk::remove(&path)?;
+        Ok(Change { current: written_in.is_some() && written_in == disk::run_of_the_system() })
     }
 
     /// Called after the pins of one name were changed; these are now all of them, newest first.
     pub(super) fn index_changed(&self, change: Change, same_name: &[Pin]) -> Result<()> {
-        let Some(first) = same_name.first() else { return self.derive_index() };
-        let old = if change.stale { None } else { disk::read(&self.index(), LIMIT)? };
+        let Some(first) = same_name.first() else { return self.derive_index(self.pins()?) };
+        let old = if change.current { disk::read(&self.index(), LIMIT)? } else { None };
         let old = old.and_then(|bytes| String::from_utf8(bytes).ok());
         let carried = old.as_deref().and_then(|text| text.strip_prefix(HEAD)?.strip_suffix(TAIL));
         match carried {
@@ -66,14 +63,15 @@ impl Store {
                 let others = lines.split(",\n").filter(|line| !line.is_empty() && !is_of_name(line)).map(str::to_owned);
                 self.write_index(&others.chain(lines_of(same_name)?).collect::<Vec<_>>())
             }
-            None => self.derive_index(),
+            None => self.derive_index(self.pins()?),
         }
     }
 
-    /// Writes it anew from the pins that there are.
-    pub(super) fn derive_index(&self) -> Result<()> {
+    /// Writes it anew from the pins, which are all.
+    pub(super) fn derive_index(&self, mut pins: Vec<Pin>) -> Result<()> {
+        super::pins::newest_first(&mut pins);
         let mut by_name: BTreeMap<Name, Vec<Pin>> = BTreeMap::new();
-        for pin in self.pins()? {
+        for pin in pins {
             by_name.entry(pin.name.clone()).or_default().push(pin);
         }
         let lines = by_name.values().map(|pins| lines_of(pins)).collect::<Result<Vec<_>>>()?;
@@ -83,15 +81,18 @@ impl Store {
     fn write_index(&self, lines: &[String]) -> Result<()> {
         let text = format!("{HEAD}{}{TAIL}", lines.join(",\n"));
         disk::replace(&self.scratch(), &self.index(), text.as_bytes())?;
-        disk::remove(&self.stale())
+        match disk::run_of_the_system() {
+            Some(run) => disk::note(&self.current(), &run),
+            None => Ok(()),
+        }
     }
 
     fn index(&self) -> PathBuf {
         self.root().join("index.json")
     }
 
-    fn stale(&self) -> PathBuf {
-        self.root().join("index.stale")
+    fn current(&self) -> PathBuf {
+        self.root().join("index.current")
     }
 }
 

@@ -13,8 +13,17 @@ use std::path::{Path, PathBuf};
 use super::disk::{self, Hold};
 use super::error::{Result, StoreError, Whereabouts, reading, writing};
 use super::{Store, hash};
-use crate::digest::{Digest, Hasher, Mismatch};
-use crate::oci::Descriptor;
+use crate::digest::{Digest, Hasher, Mismatch, Verified};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor};
+
+/// The right to bring a manifest, index or config whose size is not known before it came. While it is held, nobody else brings it.
+pub struct Claim {
+    store: Store,
+    digest: Digest,
+    part: PathBuf,
+    /// Its lock is held for as long as the file is open.
+    file: File,
+}
 
 /// A blob on its way into the store. Dropped without [`commit`](Ingest::commit), what came of it is kept for the next run.
 pub struct Ingest {
@@ -37,23 +46,41 @@ impl Store {
         Ingest::begin(self, blob.digest, blob.size)
     }
 
-    fn part(&self, digest: &Digest) -> PathBuf {
+    /// Waits until nobody else brings this document, so that it is fetched once: whoever has the claim looks whether it is there by now,
+    /// and if not brings it.
+    pub fn claim(&self, digest: &Digest) -> Result<Claim> {
+        let (part, file) = self.lock_part(digest)?;
+        Ok(Claim { store: self.clone(), digest: *digest, part, file })
+    }
+
+    /// How many bytes of a blob an earlier run left.
+    pub(super) fn begun(&self, blob: &Descriptor) -> u64 {
+        // Only an estimate is made of it.
+        disk::size(&self.part(&blob.digest)).ok().flatten().unwrap_or(0)
+    }
+
+    pub(super) fn part(&self, digest: &Digest) -> PathBuf {
         self.scratch().join(format!("{}.part", digest.hex()))
     }
 
     /// Locks the part of this blob, made if there is none; `None` as soon as the blob is there in this size.
-    fn lock_part(&self, digest: &Digest, size: Option<u64>) -> Result<Option<(PathBuf, File)>> {
+    fn lock_part_unless_there(&self, digest: &Digest, size: u64) -> Result<Option<(PathBuf, File)>> {
         let (part, blob, patience) = (self.part(digest), self.blob_path(digest), self.patience());
-        loop {
-            if size.is_some() && disk::size(&blob)? == size {
-                return Ok(None);
-            }
+        while disk::size(&blob)? != Some(size) {
             let file = disk::open_or_make(&part)?;
-            disk::lock(&file, &part, Hold::Alone, patience)?;
+            disk::lock(&file, &part, Hold::Alone, &patience)?;
             if disk::is_at(&file, &part)? {
                 return Ok(Some((part, file)));
             }
         }
+        Ok(None)
+    }
+
+    /// Locks the part of this blob, made if there is none.
+    fn lock_part(&self, digest: &Digest) -> Result<(PathBuf, File)> {
+        let part = self.part(digest);
+        let file = disk::lock_path(&part, Hold::Alone, &self.patience())?;
+        Ok((part, file))
     }
 
     /// Hashes a blob that was found wrong once more, moves it away if it is, and gives the error to report.
@@ -68,8 +95,8 @@ impl Store {
     /// Hashes a blob, and moves it to `damaged/` if it is not what its name says: then, and if it has not the size that is
     /// claimed, this is the error to report. `None`: nothing is wrong with it, or it is not there.
     pub(super) fn judge(&self, digest: &Digest, claimed: u64) -> Result<Option<StoreError>> {
-        let locked = match self.lock_part(digest, None) {
-            Ok(locked) => locked,
+        let locked = match self.lock_part(digest) {
+            Ok(locked) => Some(locked),
             // A store that cannot be written: the blob stays where it is, and is no better for it.
             Err(StoreError::ReadOnly { .. }) => None,
             Err(e) => return Err(e),
@@ -90,7 +117,7 @@ impl Store {
         hash(&mut file, &mut hasher).map_err(reading("reading", &path))?;
         let (found, found_size) = hasher.finish();
         if found != *digest {
-            let aside = may_move.then(|| self.move_to_damaged(digest, &path).ok()).flatten();
+            let aside = may_move.then(|| self.move_to_damaged(&digest.hex(), &path).ok()).flatten();
             let now = aside.map_or(Whereabouts::InPlace(path), Whereabouts::Aside);
             let found = Mismatch { expected: *digest, expected_size: claimed, found, found_size };
             return Ok(Some(StoreError::Damaged { found, now }));
@@ -98,14 +125,15 @@ impl Store {
         Ok((claimed != found_size).then_some(StoreError::WrongSize { digest: *digest, claimed, found: found_size }))
     }
 
-    fn move_to_damaged(&self, digest: &Digest, path: &Path) -> Result<PathBuf> {
+    /// Moves something that was found wrong out of the way, under this name or one like it.
+    pub(super) fn move_to_damaged(&self, name: &str, path: &Path) -> Result<PathBuf> {
         let folder = self.root().join("damaged");
         disk::make_folder(&folder)?;
-        let mut aside = folder.join(digest.hex());
+        let mut aside = folder.join(name);
         let mut earlier = 1;
         while fs::symlink_metadata(&aside).is_ok() {
             earlier += 1;
-            aside.set_file_name(format!("{}.{earlier}", digest.hex()));
+            aside.set_file_name(format!("{name}.{earlier}"));
         }
         disk::rename(path, &aside)?;
         Ok(aside)
@@ -114,7 +142,11 @@ impl Store {
 
 impl Ingest {
     pub(super) fn begin(store: &Store, digest: Digest, size: u64) -> Result<Option<Ingest>> {
-        let Some((part, mut file)) = store.lock_part(&digest, Some(size))? else { return Ok(None) };
+        let Some((part, file)) = store.lock_part_unless_there(&digest, size)? else { return Ok(None) };
+        Ingest::begin_locked(store, digest, size, part, file)
+    }
+
+    fn begin_locked(store: &Store, digest: Digest, size: u64, part: PathBuf, mut file: File) -> Result<Option<Ingest>> {
         match disk::size(&store.blob_path(&digest))? {
             Some(there) if there == size => {
                 disk::remove(&part)?;
@@ -172,6 +204,20 @@ impl Ingest {
     ///
     /// Bytes that are not what was asked for are thrown away, and so are those that the disk would not take.
     pub fn commit(self) -> Result<()> {
+        let blobs = self.store.blobs();
+        self.commit_unsettled()?;
+        disk::sync_folder(&blobs)
+    }
+
+    /// Takes in what is not there yet of a document, and commits it; its name reaches the disk with the next pin or [`Store::settle`].
+    pub(super) fn take_whole(mut self, document: &Verified) -> Result<()> {
+        let rest = usize::try_from(self.offset()).unwrap_or(usize::MAX);
+        self.write(document.bytes().get(rest..).unwrap_or_default())?;
+        self.commit_unsettled()
+    }
+
+    /// As [`commit`](Ingest::commit), but the name may not have reached the disk.
+    pub(super) fn commit_unsettled(self) -> Result<()> {
         let committed = self.compare().and_then(|()| self.name());
         if committed.is_err() {
             // What is to be reported is why it was not committed.
@@ -198,6 +244,47 @@ impl Ingest {
         // A courtesy to whoever looks into the store; some file systems have no permissions. Not before it has its name: nobody
         // could take over a part that is read-only.
         let _ = self.file.set_permissions(Permissions::from_mode(0o444));
-        disk::sync_folder(&self.store.blobs())
+        Ok(())
+    }
+}
+
+impl Claim {
+    /// The document, if it is there by now. One that is damaged is moved away, so that it is brought again.
+    pub fn there(&self) -> Result<Option<Verified>> {
+        let path = self.store.blob_path(&self.digest);
+        let Some(bytes) = disk::read(&path, DOCUMENT_LIMIT)? else { return Ok(None) };
+        let size = bytes.len() as u64;
+        match Verified::compare(bytes, &self.digest) {
+            Ok(document) => Ok(Some(document)),
+            Err(_) => match self.store.judge_locked(&self.digest, size, true)? {
+                Some(StoreError::Damaged { now: Whereabouts::Aside(_), .. }) | None => Ok(None),
+                Some(wrong) => Err(wrong),
+            },
+        }
+    }
+
+    /// Whether this is the document that is claimed.
+    pub fn is_to(&self, digest: &Digest) -> bool {
+        self.digest == *digest
+    }
+
+    /// Keeps the document that was claimed. Its bytes reach the disk now, its name with the next pin or [`Store::settle`].
+    pub fn keep(self, document: &Verified) -> Result<()> {
+        debug_assert_eq!(document.digest(), self.digest, "another document was claimed");
+        // The lock is held until both are closed.
+        let file = self.file.try_clone().map_err(reading("opening", &self.part))?;
+        match Ingest::begin_locked(&self.store, document.digest(), document.size(), self.part.clone(), file)? {
+            Some(ingest) => ingest.take_whole(document),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Where nothing was brought, nothing is left. As long as it is there it is ours, since we have it locked.
+        if self.file.metadata().is_ok_and(|m| m.len() == 0) && disk::is_at(&self.file, &self.part).unwrap_or(false) {
+            let _ = fs::remove_file(&self.part);
+        }
     }
 }

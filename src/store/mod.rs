@@ -3,13 +3,13 @@
 //! Owns everything under the store's root; `docs/store.md` tells users what is there. Always true: what has a name under `blobs/`
 //! was compared with that name and reached the disk before; every byte that leaves is hashed again, since existing is
 //! not valid; a pin is written after everything it needs. Any number of processes may use a store at once: readers
-//! take no lock, writers lock the part they write, and whoever removes takes the whole store ([`Exclusive`]).
-//! Locks are kernel locks on files, taken in the order `lock`, a part, `pins.lock`; a dead holder has none.
+//! take no lock, who needs several blobs to stay holds the store beside others ([`Shared`]), writers lock the part they write, and whoever removes takes
+//! the whole store ([`Exclusive`]). Locks are kernel locks on files, taken in the order `lock.turn`, `lock`, a part, `pins.lock`; a dead holder has none.
 //!
 //! Which blobs are wanted, and where they come from, is for others. Blocking code: it knows no runtime.
 //!
 //! After a crash there are parts and temporary files in `ingest/`, perhaps blobs that no pin names yet; nothing half
-//! has a name. The next ingest continues the parts, [`Store::collect`] removes what nobody needs.
+//! has a name. The next ingest continues the parts, [`Store::prune`] removes what nobody needs.
 
 mod disk;
 mod error;
@@ -18,7 +18,9 @@ mod ingest;
 mod open;
 mod pins;
 mod sweep;
+mod verify;
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,27 +33,38 @@ use crate::oci::{DOCUMENT_LIMIT, Descriptor};
 use disk::{Hold, Patience};
 use error::{Result, reading};
 pub use error::{StoreError, Whereabouts};
-pub use ingest::Ingest;
-pub use sweep::{Finding, Freed, Sizes};
+pub use ingest::{Claim, Ingest};
+pub use sweep::{Freed, Pruned, Pruning, Sizes};
+pub use verify::{Checkup, Finding, Tally, Watch};
 
 /// How much of a file is read at once.
 const CHUNK: usize = 1 << 20;
 
 /// A store of images. Cheap to clone; clones are the same store.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     place: Arc<Place>,
 }
 
-#[derive(Debug, Clone)]
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("root", &self.place.root).field("lock_timeout", &self.place.lock_timeout).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone)]
 struct Place {
     root: PathBuf,
     lock_timeout: Duration,
+    waiting: Option<disk::Waiting>,
 }
 
-/// The right to add to the store: while it is held, nothing is collected.
+/// For how long whoever removes lets nobody begin, and for how long it then lets others go first.
+const TURN: Duration = Duration::from_millis(500);
+
+/// The right to count on what is in the store: while it is held, nothing is removed.
 ///
-/// Taken before the first question "is this blob there?" and held until the pin is written.
+/// Taken before the first question "is this blob there?" and held until the pin is written, or the image is in the engine.
 #[derive(Debug)]
 pub struct Shared {
     _lock: File,
@@ -72,6 +85,12 @@ impl Store {
     /// The same store, waiting no longer than this for a lock that another process holds. Ten minutes if this is not called.
     pub fn with_lock_timeout(self, lock_timeout: Duration) -> Store {
         Store { place: Arc::new(Place { lock_timeout, ..Place::clone(&self.place) }) }
+    }
+
+    /// The same store, telling when another process is waited for: the file that is locked, and the process that has it, where the system
+    /// tells. It is told once for each lock, after a second.
+    pub fn with_waiting(self, tell: impl Fn(&Path, Option<u32>) + Send + Sync + 'static) -> Store {
+        Store { place: Arc::new(Place { waiting: Some(Arc::new(tell)), ..Place::clone(&self.place) }) }
     }
 
     /// Whether a blob of this digest and size has its name. Existing is not valid: it says what need not be fetched.
@@ -113,43 +132,71 @@ impl Store {
         self.put_aside(&Mismatch { expected: blob.digest, expected_size: blob.size, ..found.clone() })
     }
 
-    /// Keeps a small document.
+    /// Keeps a small document. Its bytes reach the disk now, its name with the next pin or [`settle`](Store::settle).
     pub fn put(&self, document: &Verified) -> Result<()> {
-        let Some(mut ingest) = Ingest::begin(self, document.digest(), document.size())? else { return Ok(()) };
-        let rest = usize::try_from(ingest.offset()).unwrap_or(usize::MAX);
-        ingest.write(document.bytes().get(rest..).unwrap_or_default())?;
-        ingest.commit()
+        match Ingest::begin(self, document.digest(), document.size())? {
+            Some(ingest) => ingest.take_whole(document),
+            None => Ok(()),
+        }
     }
 
-    /// Refuses if so many bytes cannot be written.
-    pub fn room_for(&self, bytes: u64) -> Result<()> {
-        let free = disk::free(self.root())?.bytes;
-        if free < bytes {
-            return Err(StoreError::NoSpace { path: self.root().to_owned(), needed: bytes, free });
+    /// Brings the names of blobs to the disk that were put there without a pin.
+    pub fn settle(&self) -> Result<()> {
+        disk::sync_folder(&self.blobs())
+    }
+
+    /// Refuses if these blobs cannot all be written; what an earlier run left of them counts.
+    pub fn room_for(&self, blobs: &[Descriptor]) -> Result<()> {
+        let needed = blobs.iter().map(|blob| blob.size.saturating_sub(self.begun(blob))).fold(0, u64::saturating_add);
+        let free = disk::free(self.root())?;
+        if free.bytes < needed {
+            return Err(StoreError::NoSpace { path: self.root().to_owned(), needed, free: free.bytes });
+        }
+        if free.files < blobs.len() as u64 {
+            return Err(StoreError::NoFiles { path: self.root().to_owned() });
         }
         Ok(())
     }
 
-    /// Taken by whoever adds, for as long as it counts on blobs that no pin names yet. Waits while someone removes.
+    /// Taken by whoever counts on blobs that are to stay, whether or not a pin names them. Waits while someone removes.
     pub fn share(&self) -> Result<Shared> {
-        let path = self.root().join("lock");
-        // On a store that cannot be written nobody removes either, but one that another user owns can be locked for reading.
-        match disk::lock_path(&path, Hold::Shared, self.patience()) {
-            Err(StoreError::ReadOnly { .. }) => {}
-            taken => return taken.map(|lock| Shared { _lock: lock }),
-        }
-        let (file, _) = disk::open(&path)?.ok_or_else(|| reading("opening", &path)(io::ErrorKind::NotFound.into()))?;
-        disk::lock(&file, &path, Hold::Shared, self.patience())?;
-        Ok(Shared { _lock: file })
+        let turn = self.lock_for_reading("lock.turn", Hold::Shared)?;
+        let lock = self.lock_for_reading("lock", Hold::Shared)?;
+        drop(turn);
+        Ok(Shared { _lock: lock })
     }
 
     /// Taken by whoever removes. Waits until nobody adds; never taken by one who holds a [`Shared`].
+    ///
+    /// Where others add all the time it has its turn too: for a moment now and then it lets nobody begin.
     pub fn exclude(&self) -> Result<Exclusive> {
-        disk::lock_path(&self.root().join("lock"), Hold::Alone, self.patience()).map(|lock| Exclusive { _lock: lock })
+        let (lock, turn) = (self.root().join("lock"), self.root().join("lock.turn"));
+        let patience = self.patience();
+        loop {
+            let nobody_begins = disk::lock_path(&turn, Hold::Alone, &patience)?;
+            match disk::lock_path(&lock, Hold::Alone, &patience.at_most(TURN)) {
+                Err(StoreError::Locked { .. }) if !patience.is_over() => {}
+                taken => return taken.map(|lock| Exclusive { _lock: lock }),
+            }
+            drop(nobody_begins);
+            std::thread::sleep(TURN);
+        }
+    }
+
+    /// Locks a file that is there. A store that another user owns, or that cannot be written, can be locked for reading.
+    fn lock_for_reading(&self, name: &str, hold: Hold) -> Result<File> {
+        let (path, patience) = (self.root().join(name), self.patience());
+        match disk::lock_path(&path, hold, &patience) {
+            Err(StoreError::ReadOnly { .. }) => {}
+            taken => return taken,
+        }
+        let (file, _) = disk::open(&path)?.ok_or_else(|| reading("opening", &path)(io::ErrorKind::NotFound.into()))?;
+        disk::lock(&file, &path, hold, &patience)?;
+        Ok(file)
     }
 
     fn patience(&self) -> Patience {
-        Patience::starting_now(self.place.lock_timeout)
+        Patience::starting_now(self.place.lock_timeout, self.place.waiting.clone())
     }
 
     fn blobs(&self) -> PathBuf {
@@ -167,11 +214,19 @@ impl Store {
 
 /// Hashes a file from where it stands to its end, in chunks.
 fn hash(file: &mut impl io::Read, hasher: &mut Hasher) -> io::Result<()> {
+    hash_telling(file, hasher, &mut |_| {})
+}
+
+/// The same, telling how many bytes were hashed, chunk by chunk.
+fn hash_telling(file: &mut impl io::Read, hasher: &mut Hasher, tell: &mut dyn FnMut(u64)) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
         match file.read(&mut chunk) {
             Ok(0) => return Ok(()),
-            Ok(n) => hasher.update(&chunk[..n]),
+            Ok(n) => {
+                hasher.update(&chunk[..n]);
+                tell(n as u64);
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }

@@ -2,8 +2,8 @@
 //!
 //! Owns `pins/<registry>/<repository>/<tag>@<root>+<platform>.json`, one small file per name, root and platform. Always true: a
 //! pin is written whole, after the blobs it counts on, by one process at a time, and reached the disk when [`Store::pin`] returns; it lies where its
-//! content says; one that cannot be read is an error that names its file. No part of a repository has an `@`, so that a
-//! file never takes a folder's name.
+//! content says and carries the digest of its own text, since what it counts on is kept because it says so; one that cannot be read is an error that
+//! names its file. No part of a repository has an `@`, so that a file never takes a folder's name.
 //!
 //! After a crash there is the pin or there is not; `index.json` may lag behind until the next change.
 
@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::{Span, Timestamp};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::Store;
 use super::disk::{self, Hold};
@@ -27,13 +29,19 @@ use crate::reference::{Name, Reference, Repository};
 /// The most bytes that a pin's file may have.
 const LIMIT: u64 = 4 << 20;
 
-/// The keys of a pin and of the descriptors in it.
-const KEYS: [&str; 14] = [
+/// From how many pins on they are read by several threads.
+const MANY: usize = 512;
+
+/// The keys of a pin's file, of the pin and of the descriptors in it.
+const KEYS: [&str; 17] = [
+    "check",
+    "pin",
     "name",
     "platform",
     "root",
     "manifest",
     "config",
+    "layers",
     "diff_ids",
     "size",
     "asked",
@@ -44,6 +52,14 @@ const KEYS: [&str; 14] = [
     "digest",
     "algorithm",
 ];
+
+/// A pin's file: the pin's text, and the digest of that text.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    check: Digest,
+    pin: Box<RawValue>,
+}
 
 impl Store {
     /// Writes a pin; when this returns, it is on the disk. The blobs that it counts on are there, and the caller holds a [`Shared`](super::Shared).
@@ -60,7 +76,7 @@ impl Store {
         // A blob that another process just named may not have reached the disk under its name.
         disk::sync_folder(&self.blobs())?;
         let change = self.index_begins_to_change()?;
-        let text = serde_json::to_vec_pretty(&pin).map_err(|source| StoreError::Pin { path: path.clone(), source })?;
+        let text = written(&pin).map_err(|source| StoreError::Pin { path: path.clone(), source })?;
         // One pin that cannot be read stops much else, so it is read before it is written.
         self.parse_pin(&path, &text)?;
         disk::replace(&self.scratch(), &path, &text)?;
@@ -71,21 +87,37 @@ impl Store {
         self.index_changed(change, &same_name)
     }
 
-    /// All pins, newest first.
+    /// All pins, newest first. One that cannot be read is an error.
     pub fn pins(&self) -> Result<Vec<Pin>> {
-        let mut pins = Vec::new();
+        let mut pins = self.each_pin()?.into_iter().map(|(_, pin)| pin).collect::<Result<Vec<_>>>()?;
+        newest_first(&mut pins);
+        Ok(pins)
+    }
+
+    /// Every pin's file, and the pin or why it cannot be read; in no order.
+    pub(super) fn each_pin(&self) -> Result<Vec<(PathBuf, Result<Pin>)>> {
+        let mut paths = Vec::new();
         let mut folders = vec![self.root().join("pins")];
         while let Some(folder) = folders.pop() {
             for (path, is_folder) in list(&folder)? {
                 if is_folder {
                     folders.push(path);
                 } else if path.extension() == Some(OsStr::new("json")) {
-                    pins.extend(self.read_pin(&path)?);
+                    paths.push(path);
                 }
             }
         }
-        newest_first(&mut pins);
-        Ok(pins)
+        let read = |paths: &[PathBuf]| -> Vec<(PathBuf, Result<Pin>)> {
+            paths.iter().filter_map(|path| Some((path.clone(), self.read_pin(path).transpose()?))).collect()
+        };
+        if paths.len() < MANY {
+            return Ok(read(&paths));
+        }
+        let share = paths.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = paths.chunks(share).map(|paths| scope.spawn(|| read(paths))).collect();
+            Ok(readers.into_iter().flat_map(|reader| reader.join().expect("reading does not panic")).collect())
+        })
     }
 
     /// The pins that answer to this reference, newest first.
@@ -122,11 +154,11 @@ impl Store {
 
     /// When an image was pinned or used last; `None` if there is no such pin.
     pub fn last_used(&self, pin: &Pin) -> Option<Timestamp> {
-        fs::symlink_metadata(self.pin_path(pin)).ok()?.modified().ok()?.try_into().ok()
+        disk::written(&self.pin_path(pin))
     }
 
     pub(super) fn lock_pins(&self) -> Result<fs::File> {
-        disk::lock_path(&self.root().join("pins.lock"), Hold::Alone, self.patience())
+        disk::lock_path(&self.root().join("pins.lock"), Hold::Alone, &self.patience())
     }
 
     pub(super) fn pin_path(&self, pin: &Pin) -> PathBuf {
@@ -162,12 +194,25 @@ impl Store {
         if bytes.len() as u64 > LIMIT {
             return Err(StoreError::PinTooLarge { path: path.to_owned(), limit: LIMIT });
         }
-        let pin: Pin = json::parse(bytes, &KEYS).map_err(|source| StoreError::Pin { path: path.to_owned(), source })?;
+        let unreadable = |source| StoreError::Pin { path: path.to_owned(), source };
+        let Written { check, pin } = json::parse(bytes, &KEYS).map_err(unreadable)?;
+        let found = Digest::of(pin.get().as_bytes());
+        if found != check {
+            return Err(StoreError::PinDamaged { path: path.to_owned(), expected: check, found });
+        }
+        let pin: Pin = serde_json::from_str(pin.get()).map_err(unreadable)?;
         if self.pin_path(&pin) != path {
             return Err(StoreError::PinMisplaced { path: path.to_owned(), name: pin.name });
         }
         Ok(pin)
     }
+}
+
+fn written(pin: &Pin) -> serde_json::Result<Vec<u8>> {
+    let pin = serde_json::value::to_raw_value(pin)?;
+    let mut text = serde_json::to_vec(&Written { check: Digest::of(pin.get().as_bytes()), pin })?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 /// What is in a folder of pins, and whether it is a folder; nothing if there is no such folder.
@@ -209,7 +254,7 @@ fn after(mut pin: Pin, others: &[Pin]) -> Pin {
 }
 
 /// Those of the same moment, which no store writes for one name, come in an order that is always the same.
-fn newest_first(pins: &mut [Pin]) {
+pub(super) fn newest_first(pins: &mut [Pin]) {
     pins.sort_by(|a, b| {
         let when = b.pinned_at.cmp(&a.pinned_at);
         when.then_with(|| (&a.name, a.root.digest, &a.platform).cmp(&(&b.name, b.root.digest, &b.platform)))

@@ -1,29 +1,31 @@
-//! What the store holds, what nobody needs, and what is wrong with it.
+//! Removing: images that are named, and by [`Store::prune`] what nobody needs or has used for long.
 //!
-//! Owns removing and checking. Always true: whoever removes has the store alone; a pin goes before its blobs do; a blob goes only if every
-//! remaining pin could be asked whether it needs it.
+//! Always true: whoever removes has the store alone; nothing is removed while a pin cannot be read, as any blob may be its own; a pin's removal
+//! reached the disk before a blob of it goes; what is computed as plain data ([`Pruned`]) is what is done. Nothing has to be written before
+//! something was removed, so that all of it works on a disk that is full.
 //!
-//! After a crash there may be blobs that no pin needs; [`Store::collect`] finds them.
+//! After a crash there may be blobs that no pin needs; [`Store::prune`] finds them.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::{Result, StoreError, Whereabouts, reading};
-use super::{Exclusive, Store, disk, hash};
-use crate::digest::{Digest, Hasher, Mismatch};
-use crate::oci::{Descriptor, Document};
+use jiff::Timestamp;
+
+use super::error::{Result, StoreError, reading};
+use super::{Exclusive, Store, disk};
+use crate::digest::Digest;
+use crate::oci::{self, Descriptor};
 use crate::pin::Pin;
 
 /// What removing gave back.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Freed {
     /// How many blobs were removed.
     pub blobs: usize,
-    /// How many bytes they had, and the parts that were on their way.
+    /// How many bytes they had.
     pub bytes: u64,
-    /// Pins whose manifest cannot be read: as any blob may be theirs, none was removed.
-    pub unclear: Vec<Pin>,
 }
 
 /// How many bytes of an image are its own.
@@ -35,121 +37,159 @@ pub struct Sizes {
     pub shared: u64,
 }
 
-/// What was found wrong when the store was verified.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Finding {
-    /// A blob is not what its name says.
-    Damaged {
-        /// What was expected and what was found.
-        found: Mismatch,
-        /// Where it is now.
-        now: Whereabouts,
-    },
-    /// A pin counts on a blob that is not there.
-    Missing {
-        /// The pin.
-        pin: Box<Pin>,
-        /// The blob.
-        blob: Descriptor,
-    },
-    /// Something cannot be read, or is not what it should be.
-    Unreadable {
-        /// Why.
-        error: StoreError,
-    },
+/// What is to go. Blobs that no pin needs, and files that a killed process left and that nothing can continue, go in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruning {
+    /// Images that were last used before this go.
+    pub unused_since: Option<Timestamp>,
+    /// Of those used longest ago, as many go as it takes for the others to have no more bytes than this.
+    pub keep_bytes: Option<u64>,
+    /// Parts of blobs that were last written before this go. A part that somebody has locked stays.
+    pub parts_since: Option<Timestamp>,
+    /// What was found damaged and set aside goes.
+    pub damaged: bool,
+}
+
+/// What went by pruning, or would go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Images, those used longest ago first.
+    pub pins: Vec<Pin>,
+    /// Blobs that no remaining pin needs, and their sizes in bytes.
+    pub blobs: Vec<(Digest, u64)>,
+    /// Parts, other files that a killed process left, and damaged blobs; their sizes in bytes.
+    pub files: Vec<(PathBuf, u64)>,
+}
+
+impl Pruned {
+    /// The bytes of all blobs and files.
+    pub fn bytes(&self) -> u64 {
+        let (blobs, files) = (self.blobs.iter().map(|(_, size)| size), self.files.iter().map(|(_, size)| size));
+        blobs.chain(files).fold(0, |sum, size| sum.saturating_add(*size))
+    }
 }
 
 impl Store {
     /// Removes pins, and of their blobs those that no other pin needs.
     pub fn remove(&self, pins: &[Pin], lock: &Exclusive) -> Result<Freed> {
-        let mut candidates = HashSet::new();
-        for pin in pins {
-            // Of an image whose manifest is gone, the layers are found by `collect`.
-            let blobs = self.needs(pin).unwrap_or_else(|_| documents(pin));
-            candidates.extend(blobs.into_iter().map(|blob| blob.digest));
-        }
-        self.unpin(pins)?;
-        self.sweep(lock, |digest| candidates.contains(digest))
+        let gone: HashSet<PathBuf> = pins.iter().map(|pin| self.pin_path(pin)).collect();
+        let remaining: Vec<Pin> = self.pins()?.into_iter().filter(|pin| !gone.contains(&self.pin_path(pin))).collect();
+        let needed = needed(&remaining);
+        let blobs = oci::each_once(pins.iter().flat_map(Pin::blobs)).into_iter().map(|blob| blob.digest);
+        let blobs = self.with_sizes(blobs.filter(|digest| !needed.contains(digest)))?;
+        self.take_out(pins, &blobs, remaining, lock)?;
+        Ok(Freed { blobs: blobs.len(), bytes: blobs.iter().map(|(_, size)| size).sum() })
     }
 
-    /// Removes all blobs that no pin needs, and what interrupted runs left on its way.
-    pub fn collect(&self, lock: &Exclusive) -> Result<Freed> {
-        let mut freed = self.sweep(lock, |_| true)?;
-        for path in files(&self.scratch())? {
-            let Ok(Some((file, size))) = disk::open(&path) else { continue };
-            if disk::is_free(&file) {
-                freed.bytes += size;
-                disk::remove(&path)?;
-            }
+    /// What [`Store::prune`] would remove now.
+    pub fn to_prune(&self, what: &Pruning) -> Result<Pruned> {
+        Ok(self.divide(what)?.0)
+    }
+
+    /// Removes what nobody needs, and what the rules say.
+    pub fn prune(&self, what: &Pruning, lock: &Exclusive) -> Result<Pruned> {
+        let (going, remaining) = self.divide(what)?;
+        for (path, _) in &going.files {
+            disk::remove(path)?;
         }
-        Ok(freed)
+        self.take_out(&going.pins, &going.blobs, remaining, lock)?;
+        Ok(going)
     }
 
     /// For each of these pins, how many bytes are its own and how many it shares with others of them.
-    ///
-    /// Of an image whose manifest cannot be read, all is counted as its own.
     pub fn sizes(&self, pins: &[Pin]) -> Vec<Sizes> {
-        let needs: Vec<_> = pins.iter().map(|pin| self.needs(pin).unwrap_or_else(|_| documents(pin))).collect();
-        let mut users: HashMap<Digest, usize> = HashMap::new();
-        for blob in needs.iter().flatten() {
-            *users.entry(blob.digest).or_default() += 1;
-        }
-        let bytes = |blobs: &[Descriptor], keep: fn(usize) -> bool| -> u64 {
-            blobs.iter().filter(|b| keep(users[&b.digest])).map(|b| b.size).fold(0, u64::saturating_add)
+        let users = users(pins);
+        let bytes = |pin: &Pin, keep: fn(usize) -> bool| -> u64 {
+            pin.blobs().into_iter().filter(|b| keep(users[&b.digest])).map(|b| b.size).fold(0, u64::saturating_add)
         };
-        needs.iter().map(|blobs| Sizes { own: bytes(blobs, |n| n == 1), shared: bytes(blobs, |n| n > 1) }).collect()
+        pins.iter().map(|pin| Sizes { own: bytes(pin, |n| n == 1), shared: bytes(pin, |n| n > 1) }).collect()
     }
 
-    /// Hashes every blob, asks every pin for what it needs, and tells what is wrong. Damaged blobs are moved away.
-    pub fn verify(&self, each: &mut dyn FnMut(Finding)) -> Result<()> {
-        for path in files(&self.blobs())? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let Ok(digest) = Digest::from_hex(&name) else {
-                each(Finding::Unreadable { error: StoreError::Foreign { path: path.clone(), expected: "blob" } });
-                continue;
-            };
-            match self.check(&digest, &path) {
-                Ok(None) => {}
-                Ok(Some(StoreError::Damaged { found, now })) => each(Finding::Damaged { found, now }),
-                Ok(Some(error)) | Err(error) => each(Finding::Unreadable { error }),
+    /// What goes by these rules, and the pins that remain.
+    fn divide(&self, what: &Pruning) -> Result<(Pruned, Vec<Pin>)> {
+        let mut pins: Vec<(Option<Timestamp>, Pin)> = self.pins()?.into_iter().map(|pin| (self.last_used(&pin), pin)).collect();
+        pins.sort_by_key(|(used, _)| *used);
+        let unused =
+            pins.iter().take_while(|(used, _)| what.unused_since.is_some_and(|since| used.is_none_or(|used| used < since))).count();
+        let pins: Vec<Pin> = pins.into_iter().map(|(_, pin)| pin).collect();
+        let large = what.keep_bytes.map_or(0, |keep| too_many(&pins, keep));
+        let (going, remaining) = pins.split_at(unused.max(large));
+        let needed = needed(remaining);
+        let blobs = self.blobs_there()?.into_iter().filter(|digest| !needed.contains(digest));
+        let (pins, blobs, files) = (going.to_vec(), self.with_sizes(blobs)?, self.left_over(what)?);
+        Ok((Pruned { pins, blobs, files }, remaining.to_vec()))
+    }
+
+    /// Files that are none of the store's content: parts, what a killed process was writing, what was set aside.
+    fn left_over(&self, what: &Pruning) -> Result<Vec<(PathBuf, u64)>> {
+        let mut files = self.leftovers()?;
+        files.retain(|(path, _)| match path.extension() == Some(OsStr::new("part")) {
+            true => what.parts_since.is_some_and(|since| disk::written(path).is_some_and(|written| written < since)),
+            false => true,
+        });
+        if what.damaged {
+            files.extend(self.set_aside_before()?);
+        }
+        Ok(files)
+    }
+
+    /// Parts and other files in `ingest/` that no process has locked, and their sizes.
+    pub(super) fn leftovers(&self) -> Result<Vec<(PathBuf, u64)>> {
+        let mut files = Vec::new();
+        for path in list(&self.scratch())? {
+            if let Ok(Some((file, size))) = disk::open(&path)
+                && disk::is_free(&file)
+            {
+                files.push((path, size));
             }
         }
-        for pin in self.pins()? {
-            let blobs = self.needs(&pin).unwrap_or_else(|_| documents(&pin));
-            for blob in blobs.into_iter().filter(|blob| !self.has(blob)) {
-                each(Finding::Missing { pin: Box::new(pin.clone()), blob });
-            }
-        }
-        Ok(())
+        Ok(files)
     }
 
-    fn check(&self, digest: &Digest, path: &Path) -> Result<Option<StoreError>> {
-        let Some((mut file, _)) = disk::open(path)? else { return Ok(None) };
-        let mut hasher = Hasher::new();
-        hash(&mut file, &mut hasher).map_err(reading("reading", path))?;
-        let (found, size) = hasher.finish();
-        if found == *digest { Ok(None) } else { self.judge(digest, size) }
+    /// What was set aside because it was damaged, and the sizes.
+    pub(super) fn set_aside_before(&self) -> Result<Vec<(PathBuf, u64)>> {
+        let folder = self.root().join("damaged");
+        if !folder.is_dir() {
+            return Ok(Vec::new());
+        }
+        Ok(list(&folder)?.into_iter().filter_map(|path| Some((disk::size(&path).ok()??, path))).map(|(size, path)| (path, size)).collect())
     }
 
-    /// Every blob that a pin needs, once.
-    fn needs(&self, pin: &Pin) -> Result<Vec<Descriptor>> {
-        let mut blobs = documents(pin);
-        let missing = || StoreError::Missing { digest: pin.manifest.digest };
-        let manifest = self.document(&pin.manifest.digest)?.ok_or_else(missing)?;
-        match Document::parse(&manifest, Some(&pin.manifest.media_type)) {
-            Ok((Document::Manifest(manifest), _)) => blobs.extend(manifest.layers),
-            // What larder pinned was a manifest, so this is not what it pinned.
-            _ => return Err(missing()),
+    /// The blobs that have a name.
+    pub(super) fn blobs_there(&self) -> Result<Vec<Digest>> {
+        let named = |path: PathBuf| Digest::from_hex(&path.file_name()?.to_string_lossy()).ok();
+        Ok(list(&self.blobs())?.into_iter().filter_map(named).collect())
+    }
+
+    fn with_sizes(&self, digests: impl Iterator<Item = Digest>) -> Result<Vec<(Digest, u64)>> {
+        let sized = |digest: Digest| Ok(disk::size(&self.blob_path(&digest))?.map(|size| (digest, size)));
+        digests.filter_map(|digest| sized(digest).transpose()).collect()
+    }
+
+    /// Removes the pins, and when that reached the disk the blobs.
+    fn take_out(&self, pins: &[Pin], blobs: &[(Digest, u64)], remaining: Vec<Pin>, _alone: &Exclusive) -> Result<()> {
+        let _one_at_a_time = self.lock_pins()?;
+        if !pins.is_empty() {
+            self.index_begins_to_change()?;
+            self.unpin(pins)?;
         }
-        let mut seen = HashSet::new();
-        blobs.retain(|blob| seen.insert(blob.digest));
-        Ok(blobs)
+        for (digest, _) in blobs {
+            disk::remove(&self.blob_path(digest))?;
+        }
+        if !blobs.is_empty() {
+            self.settle()?;
+        }
+        if pins.is_empty() {
+            return Ok(());
+        }
+        match self.derive_index(remaining) {
+            // The next change that there is room for derives it anew.
+            Err(StoreError::NoSpace { .. } | StoreError::NoFiles { .. }) => Ok(()),
+            done => done,
+        }
     }
 
     fn unpin(&self, pins: &[Pin]) -> Result<()> {
-        let _one_at_a_time = self.lock_pins()?;
-        self.index_begins_to_change()?;
         let mut folders = HashSet::new();
         for pin in pins {
             let path = self.pin_path(pin);
@@ -164,44 +204,45 @@ impl Store {
                 emptied = folder.parent();
             }
         }
-        self.derive_index()
-    }
-
-    fn sweep(&self, _alone: &Exclusive, may_go: impl Fn(&Digest) -> bool) -> Result<Freed> {
-        let mut needed = HashSet::new();
-        let mut freed = Freed::default();
-        for pin in self.pins()? {
-            match self.needs(&pin) {
-                Ok(blobs) => needed.extend(blobs.into_iter().map(|blob| blob.digest)),
-                Err(_) => freed.unclear.push(pin),
-            }
-        }
-        if !freed.unclear.is_empty() {
-            return Ok(freed);
-        }
-        for path in files(&self.blobs())? {
-            let digest = Digest::from_hex(&path.file_name().unwrap_or_default().to_string_lossy());
-            let Ok(digest) = digest else { continue };
-            if needed.contains(&digest) || !may_go(&digest) {
-                continue;
-            }
-            let Ok(Some(size)) = disk::size(&path) else { continue };
-            disk::remove(&path)?;
-            freed.blobs += 1;
-            freed.bytes += size;
-        }
-        disk::sync_folder(&self.blobs())?;
-        Ok(freed)
+        Ok(())
     }
 }
 
-/// What a pin itself says it needs.
-fn documents(pin: &Pin) -> Vec<Descriptor> {
-    let mut seen = HashSet::new();
-    [&pin.root, &pin.manifest, &pin.config].into_iter().filter(|d| seen.insert(d.digest)).cloned().collect()
+/// How many of these pins have to go, from the first on, for the others to have no more bytes than this.
+fn too_many(pins: &[Pin], keep: u64) -> usize {
+    let mut users = users(pins);
+    let sizes: HashMap<Digest, u64> = pins.iter().flat_map(Pin::blobs).map(|blob| (blob.digest, blob.size)).collect();
+    let mut bytes: u64 = sizes.values().fold(0, |sum, size| sum.saturating_add(*size));
+    let mut going = 0;
+    for pin in pins {
+        if bytes <= keep {
+            break;
+        }
+        going += 1;
+        for blob in pin.blobs() {
+            let left = users.entry(blob.digest).or_default();
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                bytes = bytes.saturating_sub(sizes[&blob.digest]);
+            }
+        }
+    }
+    going
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+fn users(pins: &[Pin]) -> HashMap<Digest, usize> {
+    let mut users = HashMap::new();
+    for blob in pins.iter().flat_map(Pin::blobs) {
+        *users.entry(blob.digest).or_default() += 1;
+    }
+    users
+}
+
+fn needed(pins: &[Pin]) -> HashSet<Digest> {
+    pins.iter().flat_map(Pin::blobs).map(|blob: &Descriptor| blob.digest).collect()
+}
+
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).map_err(reading("listing", folder))?;
     entries.map(|entry| Ok(entry.map_err(reading("listing", folder))?.path())).collect()
 }

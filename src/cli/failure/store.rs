@@ -1,5 +1,7 @@
 //! The store.
 
+use std::path::Path;
+
 use larder::store::{StoreError, Whereabouts};
 
 use super::{Exit, Failure, sized};
@@ -42,8 +44,11 @@ impl From<&StoreError> for Failure {
             StoreError::WrongSize { .. } | StoreError::Mismatch { .. } | StoreError::TooLong { .. } => {
                 Failure::new(Exit::NotPinned, "mismatch", message)
             }
+            StoreError::PinDamaged { path, expected, found } => {
+                failed("bad-pin").with("expected", expected).with("found", found).hint(pin_again(path))
+            }
             StoreError::Pin { path, .. } | StoreError::PinTooLarge { path, .. } | StoreError::PinMisplaced { path, .. } => {
-                failed("bad-pin").because(error).hint(format!("move {} away, and pull that image again", path.display()))
+                failed("bad-pin").because(error).hint(pin_again(path))
             }
             StoreError::Foreign { path, .. } => {
                 failed("foreign").hint(format!("move {} away; larder did not put it there", path.display()))
@@ -51,4 +56,8 @@ impl From<&StoreError> for Failure {
             _ => failed("store").because(error),
         }
     }
+}
+
+fn pin_again(path: &Path) -> String {
+    format!("`larder verify --repair` moves {} away and pins that image again", path.display())
 }

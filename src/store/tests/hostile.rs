@@ -10,7 +10,7 @@ fn opening_makes_a_store_once() {
     assert!(Store::open_existing(&root).unwrap().is_none());
     assert!(!root.exists());
     Store::open(&root).unwrap();
-    assert_eq!(files(&root), ["larder.json", "lock", "oci-layout", "pins.lock"]);
+    assert_eq!(files(&root), ["larder.json", "lock", "lock.turn", "oci-layout", "pins.lock"]);
     assert_eq!(fs::read_to_string(root.join("larder.json")).unwrap(), r#"{"format":1}"#);
     assert_eq!(fs::read_to_string(root.join("oci-layout")).unwrap(), r#"{"imageLayoutVersion":"1.0.0"}"#);
     assert!(Store::open_existing(&root).unwrap().unwrap().pins().unwrap().is_empty());
@@ -120,16 +120,24 @@ fn a_pin_that_cannot_be_read_is_an_error_that_names_it() {
     let text = fs::read_to_string(&path).unwrap();
     let twice = text.replacen("\"size\"", "\"size\": 1, \"size\"", 1);
     let traversal = text.replace("sha256:", "sha256:../../");
-    for bad in
-        ["", "{}", &text[1..], &twice, &traversal, &text.replace("\"name\"", "\"Name\""), &text.replace("docker.io/library/app:1", "app:.")]
-    {
+    let checked = |text: &str| {
+        let (_, inner) = text.split_once("\"pin\":").unwrap();
+        let check = Digest::of(inner.trim_end().strip_suffix('}').unwrap().as_bytes());
+        format!("{{\"check\":\"{check}\",\"pin\":{inner}")
+    };
+    assert_eq!(checked(&text), text);
+    fs::write(&path, text.replace("\"size\":", "\"size\":1")).unwrap();
+    assert!(matches!(store.pins(), Err(StoreError::PinDamaged { path: at, .. }) if at == path));
+    let changes = [&twice, &traversal, &text.replace("\"name\"", "\"Name\""), &text.replace("docker.io/library/app:1", "app:.")];
+    let changed = changes.map(|text| checked(text));
+    for bad in ["", "{}", &text[1..]].into_iter().chain(changed.iter().map(String::as_str)) {
         fs::write(&path, bad).unwrap();
         assert!(matches!(store.pins(), Err(StoreError::Pin { path: at, .. }) if at == path), "{bad}");
         assert!(matches!(store.find(&reference("app:1"), None), Err(StoreError::Pin { path: at, .. }) if at == path), "{bad}");
     }
     // One image's broken pin is not another's.
     assert!(store.find(&reference("app:2"), None).unwrap().is_empty());
-    fs::write(&path, text.replace("library/app:1", "library/app:2")).unwrap();
+    fs::write(&path, checked(&text.replace("library/app:1", "library/app:2"))).unwrap();
     assert!(matches!(store.pins(), Err(StoreError::PinMisplaced { path: at, .. }) if at == path));
     fs::write(&path, vec![b' '; (4 << 20) + 1]).unwrap();
     assert!(matches!(store.pins(), Err(StoreError::PinTooLarge { path: at, .. }) if at == path));

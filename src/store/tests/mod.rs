@@ -4,6 +4,7 @@ mod blobs;
 mod hostile;
 mod names;
 mod removing;
+mod verifying;
 
 use std::path::Path;
 

@@ -109,7 +109,7 @@ fn the_index_names_the_newest_root_by_tag_and_older_ones_by_digest() {
     let named = |pin: &Pin| (pin.name.to_string(), pin.root.digest);
     let older = (one.pinned().to_string(), one.root.digest);
     assert_eq!(index(&store), [named(&other), named(&two), older.clone()]);
-    store.derive_index().unwrap();
+    store.derive_index(store.pins().unwrap()).unwrap();
     assert_eq!(index(&store), [named(&two), older, named(&other)]);
     store.pin(&one).unwrap();
     assert_eq!(index(&store), [named(&other), named(&one), (two.pinned().to_string(), two.root.digest)]);
@@ -125,14 +125,20 @@ fn the_index_is_derived_anew_when_it_cannot_be_trusted() {
     both(&pinned(&store, "app:2", &[b"b"]));
     fs::remove_file(&path).unwrap();
     both(&pinned(&store, "app:2", &[b"b"]));
-    // A run that was killed after it wrote its pin.
-    let text = fs::read(&path).unwrap();
-    let three = pinned(&store, "app:3", &[b"c"]);
-    fs::write(&path, text).unwrap();
-    fs::write(store.root().join("index.stale"), "").unwrap();
-    pinned(&store, "app:2", &[b"b"]);
-    assert!(index(&store).contains(&(three.name.to_string(), three.root.digest)));
-    assert!(!store.root().join("index.stale").exists());
+    // A run that was killed after it wrote its pin, and one that the power was cut from.
+    let (current, mut number) = (store.root().join("index.current"), 3);
+    for left in [None, Some("another run of the system"), Some("")] {
+        let text = fs::read(&path).unwrap();
+        let lost = pinned(&store, &format!("app:{number}"), &[b"c"]);
+        number += 1;
+        fs::write(&path, text).unwrap();
+        match left {
+            None => fs::remove_file(&current).unwrap(),
+            Some(text) => fs::write(&current, text).unwrap(),
+        }
+        pinned(&store, "app:2", &[b"b"]);
+        assert!(index(&store).contains(&(lost.name.to_string(), lost.root.digest)), "{left:?}");
+    }
 }
 
 #[test]
