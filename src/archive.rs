@@ -7,6 +7,8 @@
 //!
 //! Blocking. Sending it is the engines' affair.
 
+pub mod donor;
+
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read, Write};
 

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use larder::oci::Platform;
 
 /// Keeps container images so that they are there when the network is not.
@@ -50,6 +52,17 @@ pub(crate) struct Global {
     /// Say on standard error what is asked where
     #[arg(long, short, global = true)]
     pub(crate) verbose: bool,
+    /// Seconds to wait for what another process is doing in the store
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        env = "LARDER_LOCK_TIMEOUT",
+        default_value_t = 600,
+        value_parser = clap::value_parser!(u64).range(0..=86400),
+        hide_env_values = true
+    )]
+    pub(crate) lock_timeout: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,6 +83,10 @@ pub(crate) enum Command {
     /// Remove images from the store
     #[command(visible_alias = "rm")]
     Remove(Remove),
+    /// Hash everything in the store and say what is wrong; with --repair, bring it again
+    Verify(Verify),
+    /// Remove from the store what nobody needs, and images by age or size
+    Prune(Prune),
     /// Show the engines that are there, how they were found, and why one cannot be used
     Engines,
     /// Print a completion script for a shell
@@ -147,6 +164,13 @@ pub(crate) struct Upstream {
     /// Where a pinned digest cannot be had, take what the tag means now, and say so
     #[arg(long)]
     pub(crate) allow_unpinned: bool,
+    #[command(flatten)]
+    pub(crate) registry: Registry,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Registry options")]
+pub(crate) struct Registry {
     /// User name and password for the registries asked
     #[arg(long, value_name = "USER:PASSWORD", env = "LARDER_CREDS", hide_env_values = true)]
     pub(crate) creds: Option<String>,
@@ -276,4 +300,57 @@ pub(crate) struct Remove {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) dry: Dry,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Only these images, as [host[:port]/]path[:tag][@sha256:…] [default: the whole store]
+    #[arg(value_name = "REF", value_hint = ValueHint::Other)]
+    pub(crate) references: Vec<String>,
+    /// Look at names and sizes only; says nothing of content
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Bring again what is damaged or missing, from where it was pulled or from --from
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Another repository, or an OCI layout or tar archive of images, that may have what is missing; may be repeated
+    #[arg(long, value_name = "REPOSITORY|FILE", requires = "repair", help_heading = "Registry options")]
+    pub(crate) from: Vec<String>,
+    #[command(flatten)]
+    pub(crate) registry: Registry,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Remove images that were not used for so long, such as 30d, 12h or 2w
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) unused_for: Option<Duration>,
+    /// Remove the images used longest ago until the others have no more bytes than this, such as 20GB or 500MiB
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) keep_size: Option<ByteSize>,
+    /// Remove what interrupted pulls left that is older than this; younger ones are continued by the next pull
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
+    pub(crate) parts_older_than: Duration,
+    /// Remove what was found damaged and set aside
+    #[arg(long)]
+    pub(crate) damaged: bool,
+    #[command(flatten)]
+    pub(crate) dry: Dry,
+}
+
+/// A length of time as people write it: `30d`, `1d 12h`. A day has 24 hours, a week seven days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Duration(pub(crate) SignedDuration);
+
+impl std::str::FromStr for Duration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Duration, String> {
+        let expected = "expected a number and a unit, such as 30d, 12h or 2w";
+        let span: Span = text.parse().map_err(|_| expected.to_owned())?;
+        if span.is_negative() || span.get_years() != 0 || span.get_months() != 0 {
+            return Err(format!("{expected}; months and years have no fixed length"));
+        }
+        span.to_duration(SpanRelativeTo::days_are_24_hours()).map(Duration).map_err(|_| expected.to_owned())
+    }
 }

@@ -13,7 +13,7 @@ use super::failure::{Exit, Failure};
 use super::session::{self, Chosen, Session};
 
 pub(crate) async fn check(session: &Session<'_>, args: &args::Check) -> Result<Exit, Failure> {
-    let references = session::references(&args.references, Some(&args.naming))?;
+    let references = session::references(&args.references.references, Some(&args.naming))?;
     let Some(store) = session.existing_store()? else { return Ok(session.nothing_there(&references)) };
     let cache = Cache { store: &store, upstream: None, tell: &larder::event::silent };
     let mut exit = Exit::Done;

@@ -1,8 +1,8 @@
 //! Results on standard output, everything else on standard error.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytesize::ByteSize;
 use indicatif::MultiProgress;
@@ -22,7 +22,7 @@ pub(crate) struct Screen {
     /// Whether standard output took all that was written.
     broken: AtomicBool,
     /// Who draws bars now, if anybody.
-    bars: Mutex<Option<MultiProgress>>,
+    bars: Arc<Mutex<Option<MultiProgress>>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Screen {
             (_, true) => Form::Quiet,
             _ => Form::Text,
         };
-        Screen { form, verbose: global.verbose, broken: AtomicBool::new(false), bars: Mutex::new(None) }
+        Screen { form, verbose: global.verbose, broken: AtomicBool::new(false), bars: Arc::default() }
     }
 
     /// Whether progress may be shown at all.
@@ -66,6 +66,15 @@ impl Screen {
         }
     }
 
+    /// What all came to: for scripts a last object, for people a remark.
+    pub(crate) fn summary(&self, json: Value, text: &str) {
+        match self.form {
+            Form::Json => self.line(&json.to_string()),
+            Form::Text => self.note(text),
+            Form::Quiet => {}
+        }
+    }
+
     /// A failure of one item: people read it on standard error, scripts on standard output with what it is about.
     pub(crate) fn failure(&self, about: Value, failure: &Failure) {
         self.note(failure.text().trim_end());
@@ -79,11 +88,13 @@ impl Screen {
 
     /// A remark for people.
     pub(crate) fn note(&self, text: &str) {
-        match self.bars.lock().map(|bars| bars.clone()) {
-            // A terminal that is gone takes no remarks.
-            Ok(Some(bars)) => bars.println(text).unwrap_or_default(),
-            _ => to_stderr(text),
-        }
+        remark(&self.bars, text);
+    }
+
+    /// Makes remarks for as long as anybody likes; none where only names are wanted.
+    pub(crate) fn remarks(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let bars = (!self.quiet()).then(|| self.bars.clone());
+        move |text| bars.iter().for_each(|bars| remark(bars, text))
     }
 
     /// A warning for people.
@@ -110,6 +121,14 @@ impl Screen {
     /// The exit code, given whether all that had to be said was said.
     pub(crate) fn finish(&self, exit: Exit) -> Exit {
         if self.broken.load(Ordering::Relaxed) { exit.max(Exit::Failed) } else { exit }
+    }
+}
+
+fn remark(bars: &Mutex<Option<MultiProgress>>, text: &str) {
+    match bars.lock().map(|bars| bars.clone()) {
+        // A terminal that is gone takes no remarks.
+        Ok(Some(bars)) => bars.println(text).unwrap_or_default(),
+        _ => to_stderr(text),
     }
 }
 

@@ -27,21 +27,21 @@ struct Order<'a> {
 }
 
 pub(crate) async fn ensure(session: &Session<'_>, args: &args::Ensure) -> Result<Exit, Failure> {
-    let references = session::references(&args.references, Some(&args.naming))?;
+    let references = session::references(&args.references.references, Some(&args.naming))?;
     let order = Order {
         engines: &args.engines,
         platform: args.platform.platform.as_ref(),
-        from: session::repositories(&args.upstream)?,
+        from: session::repositories(&args.upstream.from)?,
         unpinned: pull::unpinned(&args.upstream),
         dry_run: args.dry.dry_run,
-        upstream: session.upstream(&args.upstream, &references)?,
+        upstream: session.upstream(&args.upstream.registry, &references)?,
         references,
     };
     all(session, &order).await
 }
 
 pub(crate) async fn load(session: &Session<'_>, args: &args::Load) -> Result<Exit, Failure> {
-    let references = session::references(&args.references, Some(&args.naming))?;
+    let references = session::references(&args.references.references, Some(&args.naming))?;
     let order = Order {
         engines: &args.engines,
         platform: args.platform.platform.as_ref(),
@@ -64,6 +64,7 @@ async fn all(session: &Session<'_>, order: &Order<'_>) -> Result<Exit, Failure> 
                 Err(failure) => Err(failure.clone()),
             };
             if let Err(failure) = done {
+                let failure = failure.naming(reference);
                 session.screen.failure(about(reference, name, engine.as_ref().ok()), &failure);
                 exit = exit.max(failure.exit);
             }
@@ -82,7 +83,7 @@ async fn one(session: &Session<'_>, order: &Order<'_>, reference: &Reference, na
         reference: reference.clone(),
         name: name.clone(),
         platform: order.platform.cloned(),
-        from: order.from.clone(),
+        from: session.others(reference, &order.from)?,
         unpinned: order.unpinned,
     };
     if order.dry_run {
@@ -100,7 +101,13 @@ async fn one(session: &Session<'_>, order: &Order<'_>, reference: &Reference, na
 /// `--engine none`: the image is brought into the store, and no further.
 async fn into_store(session: &Session<'_>, order: &Order<'_>, reference: &Reference, name: &Name) -> Result<(), Failure> {
     let platforms = Platforms::These(vec![order.platform.cloned().unwrap_or_else(Platform::host)]);
-    let want = Want { reference: reference.clone(), name: name.clone(), platforms, from: order.from.clone(), unpinned: order.unpinned };
+    let want = Want {
+        reference: reference.clone(),
+        name: name.clone(),
+        platforms,
+        from: session.others(reference, &order.from)?,
+        unpinned: order.unpinned,
+    };
     pull::one(session, order.upstream.as_ref(), &want, order.dry_run).await
 }
 

@@ -15,7 +15,7 @@ use super::failure::{Exit, Failure};
 use super::session::{self, Session};
 
 pub(crate) async fn inspect(session: &Session<'_>, args: &args::Inspect) -> Result<Exit, Failure> {
-    let references = session::references(&args.references, None)?;
+    let references = session::references(&args.references.references, None)?;
     let Some(store) = session.existing_store()? else { return Ok(session.nothing_there(&references)) };
     let candidates = if args.no_engines { Vec::new() } else { engine::survey(&session.environment(session::SHORT)).await };
     let mut exit = Exit::Done;

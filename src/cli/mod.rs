@@ -10,10 +10,12 @@ mod inspect;
 mod list;
 mod manual;
 mod progress;
+mod prune;
 mod pull;
 mod remove;
 mod session;
 mod settings;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -53,6 +55,8 @@ fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, failure::Failure> {
         Command::List(args) => list::list(&session, args),
         Command::Inspect(args) => session.wait(inspect::inspect(&session, args)),
         Command::Remove(args) => remove::remove(&session, args),
+        Command::Verify(args) => session.wait(verify::verify(&session, args)),
+        Command::Prune(args) => prune::prune(&session, args),
         Command::Engines => session.wait(engines::engines(&session)),
         Command::Completions { .. } | Command::Manual { .. } => Ok(Exit::Done),
     }

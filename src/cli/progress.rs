@@ -130,6 +130,28 @@ impl<'a> Progress<'a> {
     }
 }
 
+/// Shows how much was hashed, on a terminal.
+pub(crate) struct Hashing {
+    bar: Option<ProgressBar>,
+}
+
+impl Hashing {
+    pub(crate) fn new(screen: &Screen) -> Hashing {
+        let bar = screen.bars().then(|| ProgressBar::no_length().with_style(style("hashing {decimal_bytes}  {decimal_bytes_per_sec}")));
+        Hashing { bar }
+    }
+
+    pub(crate) fn tell(&self, bytes: u64) {
+        self.bar.iter().for_each(|bar| bar.inc(bytes));
+    }
+}
+
+impl Drop for Hashing {
+    fn drop(&mut self) {
+        self.bar.iter().for_each(ProgressBar::finish_and_clear);
+    }
+}
+
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
         if let Some(bars) = &self.bars {

@@ -14,15 +14,16 @@ use super::progress::Progress;
 use super::session::{self, Chosen, Session};
 
 pub(crate) async fn pull(session: &Session<'_>, args: &args::Pull) -> Result<Exit, Failure> {
-    let references = session::references(&args.references, Some(&args.naming))?;
-    let from = session::repositories(&args.upstream)?;
-    let upstream = session.upstream(&args.upstream, &references)?;
+    let references = session::references(&args.references.references, Some(&args.naming))?;
+    let from = session::repositories(&args.upstream.from)?;
+    let upstream = session.upstream(&args.upstream.registry, &references)?;
     let platforms = platforms(session, args).await?;
     let mut exit = Exit::Done;
     for (reference, name) in references {
-        let (platforms, from) = (platforms.clone(), from.clone());
+        let (platforms, from) = (platforms.clone(), session.others(&reference, &from)?);
         let want = Want { reference, name, platforms, from, unpinned: unpinned(&args.upstream) };
         if let Err(failure) = one(session, upstream.as_ref(), &want, args.dry.dry_run).await {
+            let failure = failure.naming(&want.reference);
             session.screen.failure(json!({ "reference": want.reference, "name": want.name }), &failure);
             exit = exit.max(failure.exit);
         }

@@ -11,7 +11,7 @@ use super::failure::{Exit, Failure};
 use super::session::{self, Session};
 
 pub(crate) fn remove(session: &Session<'_>, args: &args::Remove) -> Result<Exit, Failure> {
-    let references = session::references(&args.references, None)?;
+    let references = session::references(&args.references.references, None)?;
     let Some(store) = session.existing_store()? else { return Ok(session.nothing_there(&references)) };
     let mut exit = Exit::Done;
     for (reference, _) in &references {

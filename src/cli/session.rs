@@ -49,12 +49,22 @@ impl Session<'_> {
 
     /// The store; made if there is none.
     pub(crate) fn store(&self) -> Result<Store, Failure> {
-        Ok(Store::open(&self.settings.store)?)
+        Ok(self.patient(Store::open(&self.settings.store)?))
     }
 
     /// The store if there is one: who only asks makes none.
     pub(crate) fn existing_store(&self) -> Result<Option<Store>, Failure> {
-        Ok(Store::open_existing(&self.settings.store)?)
+        Ok(Store::open_existing(&self.settings.store)?.map(|store| self.patient(store)))
+    }
+
+    /// The store, waiting for other processes as long as was said, and saying so.
+    fn patient(&self, store: Store) -> Store {
+        let remark = self.screen.remarks();
+        let store = store.with_lock_timeout(self.settings.lock_timeout);
+        store.with_waiting(move |path, holder| {
+            let who = holder.map_or("another process".to_owned(), |holder| format!("process {holder}"));
+            remark(&format!("waiting for {who}, which holds {}", path.display()));
+        })
     }
 
     /// Says of each image that it is not there, since there is no store.
@@ -66,7 +76,7 @@ impl Session<'_> {
     }
 
     /// The door to the registries; `None` is offline.
-    pub(crate) fn upstream(&self, args: &args::Upstream, references: &[(Reference, Name)]) -> Result<Option<Upstream>, Failure> {
+    pub(crate) fn upstream(&self, args: &args::Registry, references: &[(Reference, Name)]) -> Result<Option<Upstream>, Failure> {
         let logins = logins(args, references)?;
         if self.settings.offline {
             return Ok(None);
@@ -83,6 +93,14 @@ impl Session<'_> {
             ..upstream::Settings::default()
         };
         Ok(Some(Upstream::new(settings)?))
+    }
+
+    /// Where else a pinned image may be had: what was named with `--from`, then the mirrors of its registry. A tag is asked of no mirror.
+    pub(crate) fn others(&self, reference: &Reference, from: &[Repository]) -> Result<Vec<Repository>, Failure> {
+        let repository = reference.repository();
+        let mirrors = self.settings.file.mirrors.get(repository.registry()).filter(|_| reference.digest().is_some());
+        let mirrored = mirrors.into_iter().flatten().map(|mirror| format!("{mirror}/{}", repository.path()));
+        Ok(from.iter().cloned().chain(repositories(&mirrored.collect::<Vec<_>>())?).collect())
     }
 
     /// The engines that were asked for, each once, in order.
@@ -139,9 +157,9 @@ pub(crate) fn reference(text: &str) -> Result<Reference, Failure> {
 }
 
 /// References with the names that their images are to bear. `--as` names one image only.
-pub(crate) fn references(args: &args::References, naming: Option<&args::Naming>) -> Result<Vec<(Reference, Name)>, Failure> {
+pub(crate) fn references(texts: &[String], naming: Option<&args::Naming>) -> Result<Vec<(Reference, Name)>, Failure> {
     let wanted = naming.and_then(|n| n.name.as_deref());
-    if wanted.is_some() && args.references.len() > 1 {
+    if wanted.is_some() && texts.len() > 1 {
         return Err(Failure::new(Exit::Usage, "as", "--as names one image, but several are asked for"));
     }
     let name: Option<Name> = wanted.map(|text| text.parse().map_err(|e| Failure::from(&e))).transpose()?;
@@ -150,11 +168,11 @@ pub(crate) fn references(args: &args::References, naming: Option<&args::Naming>)
         let name = name.clone().unwrap_or_else(|| reference.name());
         Ok((reference, name))
     };
-    args.references.iter().map(one).collect()
+    texts.iter().map(one).collect()
 }
 
 /// The credentials of `--creds`: for the one registry that the images are asked of, and for no other.
-fn logins(args: &args::Upstream, references: &[(Reference, Name)]) -> Result<Vec<Login>, Failure> {
+fn logins(args: &args::Registry, references: &[(Reference, Name)]) -> Result<Vec<Login>, Failure> {
     let Some(creds) = &args.creds else { return Ok(Vec::new()) };
     let usage = |message| Failure::new(Exit::Usage, "creds", message);
     let (username, password) = creds.split_once(':').ok_or_else(|| usage("--creds wants a user name, a colon and a password"))?;
@@ -170,8 +188,8 @@ fn logins(args: &args::Upstream, references: &[(Reference, Name)]) -> Result<Vec
 }
 
 /// The repositories of `--from`; a tag or digest written there is of no account.
-pub(crate) fn repositories(args: &args::Upstream) -> Result<Vec<Repository>, Failure> {
-    args.from.iter().map(|text| Ok(reference(text)?.repository().clone())).collect()
+pub(crate) fn repositories(from: &[String]) -> Result<Vec<Repository>, Failure> {
+    from.iter().map(|text| Ok(reference(text)?.repository().clone())).collect()
 }
 
 /// The platform that people set for docker, else this machine's.

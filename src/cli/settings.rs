@@ -1,6 +1,8 @@
 //! Settings from the environment, the settings file and the arguments, read once.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -12,6 +14,7 @@ use super::failure::{Exit, Failure};
 pub(crate) struct Settings {
     pub(crate) store: PathBuf,
     pub(crate) offline: bool,
+    pub(crate) lock_timeout: Duration,
     pub(crate) file: File,
     pub(crate) home: Option<PathBuf>,
 }
@@ -22,6 +25,8 @@ pub(crate) struct Settings {
 pub(crate) struct File {
     /// Hosts asked without TLS.
     pub(crate) insecure: Vec<String>,
+    /// For a registry, other places that may have its images, as `host[:port][/path]`: asked for what is pinned, after the registry itself.
+    pub(crate) mirrors: BTreeMap<String, Vec<String>>,
     /// Files with CA certificates.
     pub(crate) ca_files: Vec<PathBuf>,
     /// Hosts of token servers that credentials may be sent to.
@@ -43,7 +48,7 @@ impl Settings {
         };
         let offline = global.offline || variable("LARDER_OFFLINE").is_some_and(|v| !matches!(v.as_str(), "0" | "false" | "no"));
         let file = settings_file(global, home.as_deref())?;
-        Ok(Settings { store, offline, file, home })
+        Ok(Settings { store, offline, lock_timeout: Duration::from_secs(global.lock_timeout), file, home })
     }
 }
 

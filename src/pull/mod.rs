@@ -4,6 +4,7 @@
 //! only after every blob that it needs has its name in the store, and no request is made for what is there.
 
 mod fetch;
+mod mend;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use crate::reference::{Name, Reference, Repository};
 use crate::store::{Claim, Shared, Store, StoreError};
 use crate::upstream::{At, Found, Upstream, UpstreamError};
 use fetch::Sources;
+pub use mend::Mended;
 
 /// What the main line works with: where images are kept, who may be asked, who is told. Nothing else.
 #[derive(Clone, Copy)]
@@ -220,7 +222,7 @@ impl Cache<'_> {
         let mut documents = BTreeMap::new();
         let mut root = self.resolve(want, true, &mut documents).await?;
         let claim = root.claim.take();
-        let sources = self.sources(want, &root);
+        let sources = self.sources(want, root.from.as_ref());
         let Described { images, documents } = self.describe(want, &root, &sources, documents).await?;
         let plan = Plan::new(&images, self.store);
         self.complete_or_online(want, &plan)?;
@@ -240,7 +242,7 @@ impl Cache<'_> {
     pub async fn plan(&self, want: &Want) -> Result<(Vec<Image>, Plan)> {
         let mut documents = BTreeMap::new();
         let root = self.resolve(want, false, &mut documents).await?;
-        let sources = self.sources(want, &root);
+        let sources = self.sources(want, root.from.as_ref());
         let images = self.describe(want, &root, &sources, documents).await?.images;
         let plan = Plan::new(&images, self.store);
         Ok((images, plan))
@@ -323,11 +325,17 @@ impl Cache<'_> {
         upstream.manifest(want.reference.repository(), At::Tag(tag), self.tell).await.ok()
     }
 
-    fn sources<'w>(&'w self, want: &'w Want, root: &'w Root) -> Sources<'w> {
-        let first = root.from.as_ref().unwrap_or(want.reference.repository());
-        let own = want.reference.repository();
-        let mut repositories = vec![first];
-        repositories.extend(std::iter::once(own).chain(&want.from).filter(|r| *r != first));
+    /// Where blobs are asked for: who gave the root first, then the reference's own repository and the others, each once.
+    fn sources<'w>(&self, want: &'w Want, first: Option<&'w Repository>) -> Sources<'w>
+    where
+        Self: 'w,
+    {
+        let mut repositories: Vec<&Repository> = Vec::new();
+        for repository in first.into_iter().chain([want.reference.repository()]).chain(&want.from) {
+            if !repositories.contains(&repository) {
+                repositories.push(repository);
+            }
+        }
         Sources { upstream: self.upstream, repositories }
     }
 

@@ -94,6 +94,13 @@ impl Store {
         Ok(pins)
     }
 
+    /// The pins that can be read, newest first, for who has been told of the others.
+    pub fn readable_pins(&self) -> Result<Vec<Pin>> {
+        let mut pins: Vec<Pin> = self.each_pin()?.into_iter().filter_map(|(_, pin)| pin.ok()).collect();
+        newest_first(&mut pins);
+        Ok(pins)
+    }
+
     /// Every pin's file, and the pin or why it cannot be read; in no order.
     pub(super) fn each_pin(&self) -> Result<Vec<(PathBuf, Result<Pin>)>> {
         let mut paths = Vec::new();
@@ -142,6 +149,15 @@ impl Store {
             pins.sort_by_key(|pin| (roots.iter().position(|root| *root == pin.root.digest), platform.rank(&pin.platform)));
         }
         Ok(pins)
+    }
+
+    /// The image that the pin in this file is for, as far as its name tells, whatever is in it.
+    pub fn meant_by(&self, file: &Path) -> Option<(Reference, Platform)> {
+        let repository = file.strip_prefix(self.root().join("pins")).ok()?.parent()?.to_str()?;
+        let (tag, rest) = file.file_name()?.to_str()?.strip_suffix(".json")?.split_once('@')?;
+        let (root, platform) = rest.split_once('+')?;
+        let reference = format!("{repository}:{tag}@sha256:{root}").parse().ok()?;
+        Some((reference, platform.replace('_', "/").parse().ok()?))
     }
 
     /// Notes that an image was used just now, as well as the store lets it.

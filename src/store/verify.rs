@@ -108,7 +108,7 @@ impl Store {
     pub fn verify(&self, checkup: Checkup<'_>, watch: &dyn Watch) -> Result<Tally> {
         let (pins, all_readable) = match checkup.of {
             Some(pins) => (pins.to_vec(), true),
-            None => self.readable_pins(watch)?,
+            None => self.look_at_pins(watch)?,
         };
         let needed = oci::each_once(pins.iter().flat_map(Pin::blobs));
         let there = match checkup.of {
@@ -133,16 +133,21 @@ impl Store {
         self.move_to_damaged(&digest.hex(), &self.blob_path(digest)).map(drop)
     }
 
-    /// Moves a pin's file away that cannot be read, so that the image can be pinned again.
+    /// Moves a pin's file away that cannot be read, so that the image can be pinned again. Returns where it is now.
     pub fn set_pin_aside(&self, path: &Path) -> Result<PathBuf> {
         let _one_at_a_time = self.lock_pins()?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.index_begins_to_change()?;
-        self.move_to_damaged(&name, path)
+        self.move_to_damaged(&path.file_name().unwrap_or_default().to_string_lossy(), path)
+    }
+
+    /// Moves a pin's file back that was set aside, since the image could not be pinned again.
+    pub fn put_pin_back(&self, aside: &Path, path: &Path) -> Result<()> {
+        let _one_at_a_time = self.lock_pins()?;
+        disk::rename(aside, path)
     }
 
     /// The pins that can be read, and whether these are all.
-    fn readable_pins(&self, watch: &dyn Watch) -> Result<(Vec<Pin>, bool)> {
+    fn look_at_pins(&self, watch: &dyn Watch) -> Result<(Vec<Pin>, bool)> {
         let (mut pins, mut all) = (Vec::new(), true);
         for (path, pin) in self.each_pin()? {
             match pin {

@@ -8,4 +8,5 @@ mod engines;
 mod faults;
 mod real;
 mod support;
+mod upkeep;
 mod upstream;

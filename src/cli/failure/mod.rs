@@ -9,6 +9,7 @@ use std::error::Error;
 use std::fmt::Write;
 
 use larder::digest::Digest;
+use larder::reference::Reference;
 use serde_json::{Value, json};
 
 /// The exit codes of the contract, least to worst.
@@ -76,6 +77,15 @@ impl Failure {
         self
     }
 
+    /// The same, naming the image that a blob belongs to, and what brings it again.
+    pub(crate) fn naming(mut self, image: &Reference) -> Failure {
+        if let Some(hint) = self.hint.as_mut().filter(|hint| hint.contains(PULL_IT)) {
+            *hint = hint.replace(PULL_IT, &format!("`larder pull {image}`"));
+            self.details.insert(0, ("image", image.to_string()));
+        }
+        self
+    }
+
     /// As people read it, without colour.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("error: {}\n", self.message);
@@ -102,6 +112,9 @@ impl Failure {
     }
 }
 
+/// How a hint calls the command that brings an image again, as long as the image is not known.
+const PULL_IT: &str = "`larder pull` with the image's reference";
+
 fn sized(digest: &Digest, size: u64) -> String {
     format!("{digest}  {size} bytes")
 }
@@ -116,6 +129,7 @@ macro_rules! from_owned {
     )*};
 }
 from_owned!(
+    larder::archive::donor::DonorError,
     larder::reference::ReferenceError,
     larder::pull::PullError,
     larder::ensure::EnsureError,

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use larder::archive::donor::DonorError;
 use larder::store::{StoreError, Whereabouts};
 
-use super::{Exit, Failure, sized};
+use super::{Exit, Failure, PULL_IT, sized};
 use crate::cli::display;
 
 impl From<&StoreError> for Failure {
@@ -25,12 +26,10 @@ impl From<&StoreError> for Failure {
                 .with("free", display::size(*free))
                 .with("at", path.display())
                 .hint("make room, or keep the store elsewhere with --store; what came is kept, and the next run continues it"),
-            StoreError::Locked { .. } => failed("locked").hint("wait until it is done, and run it again"),
-            StoreError::Missing { .. } => {
-                Failure::new(Exit::NotThere, "missing", message).hint("`larder pull` with the image's reference brings it again")
-            }
+            StoreError::Locked { .. } => failed("locked").hint("wait until it is done and run it again, or wait longer with --lock-timeout; a process that hangs can be ended without harm"),
+            StoreError::Missing { .. } => Failure::new(Exit::NotThere, "missing", message).hint(format!("{PULL_IT} brings it again")),
             StoreError::Damaged { found, now } => {
-                let again = "`larder pull` with the image's reference brings it again";
+                let again = format!("{PULL_IT} brings it again");
                 let failure = Failure::new(Exit::NotPinned, "damaged", message)
                     .with("expected", sized(&found.expected, found.expected_size))
                     .with("found", sized(&found.found, found.found_size));
@@ -54,6 +53,19 @@ impl From<&StoreError> for Failure {
                 failed("foreign").hint(format!("move {} away; larder did not put it there", path.display()))
             }
             _ => failed("store").because(error),
+        }
+    }
+}
+
+impl From<&DonorError> for Failure {
+    fn from(error: &DonorError) -> Failure {
+        let failed = |code| Failure::new(Exit::Failed, code, error.to_string());
+        match error {
+            DonorError::Read { source, .. } => failed("not-an-archive").with("it said", source),
+            DonorError::Compressed { path } => {
+                failed("compressed").hint(format!("decompress it first, and name the result instead of {}", path.display()))
+            }
+            DonorError::Store(source) => Failure::from(source),
         }
     }
 }

@@ -1,0 +1,173 @@
+//! Single blobs out of a file that holds images: an OCI layout in a folder, or a tar archive whose members are named after digests.
+//!
+//! Always true: a blob is looked for by the digest in its name and taken by what it hashes to, the same way into the store as a download;
+//! nothing else in the file is read or believed. One pass, whatever the size.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use super::STEP;
+use crate::digest::Digest;
+use crate::oci::Descriptor;
+use crate::store::{Store, StoreError};
+
+/// How a compressed archive begins: gzip, zstd, xz, bzip2.
+const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"];
+
+/// Blobs could not be taken from a file.
+#[derive(Debug, thiserror::Error)]
+pub enum DonorError {
+    /// The file cannot be read, or not as a tar archive.
+    #[error("{path} cannot be read as an OCI layout or tar archive", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The archive as a whole is compressed.
+    #[error("{path} is compressed as a whole", path = path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Brings those of the wanted blobs into the store that the file has, and returns them. A blob that the file has damaged is passed over.
+pub fn take(store: &Store, from: &Path, wanted: &[Descriptor]) -> Result<Vec<Descriptor>, DonorError> {
+    let failed = |source| DonorError::Read { path: from.to_owned(), source };
+    let mut taken = Vec::new();
+    if from.is_dir() {
+        for blob in wanted {
+            let path = from.join("blobs/sha256").join(blob.digest.hex());
+            match File::open(&path).and_then(|file| Ok((file.metadata()?, file))) {
+                Ok((found, mut file)) if found.is_file() && found.len() == blob.size => {
+                    taken.extend(bring(store, blob, &mut file, &failed)?);
+                }
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+                _ => {}
+            }
+        }
+        return Ok(taken);
+    }
+    let mut file = File::open(from).map_err(failed)?;
+    if is_compressed(&mut file).map_err(failed)? {
+        return Err(DonorError::Compressed { path: from.to_owned() });
+    }
+    let wanted: HashMap<Digest, &Descriptor> = wanted.iter().map(|blob| (blob.digest, blob)).collect();
+    let mut archive = tar::Archive::new(io::BufReader::with_capacity(STEP, file));
+    for member in archive.entries().map_err(failed)? {
+        let mut member = member.map_err(failed)?;
+        let named = digest_in(&member.path_bytes());
+        if let Some(blob) = named.and_then(|digest| wanted.get(&digest))
+            && member.header().entry_type().is_file()
+            && member.size() == blob.size
+        {
+            taken.extend(bring(store, blob, &mut member, &failed)?);
+        }
+    }
+    Ok(taken)
+}
+
+/// Takes one blob in; nothing if it is not what its name says.
+fn bring(
+    store: &Store,
+    blob: &Descriptor,
+    from: &mut impl Read,
+    failed: &impl Fn(io::Error) -> DonorError,
+) -> Result<Option<Descriptor>, DonorError> {
+    let Some(mut ingest) = store.ingest(blob)? else { return Ok(Some(blob.clone())) };
+    ingest.restart()?;
+    let mut step = vec![0; STEP];
+    loop {
+        match from.read(&mut step) {
+            Ok(0) => break,
+            Ok(n) => ingest.write(&step[..n])?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    match ingest.commit() {
+        Ok(()) => Ok(Some(blob.clone())),
+        Err(StoreError::Mismatch { .. }) => Ok(None),
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn is_compressed(file: &mut File) -> io::Result<bool> {
+    let mut start = Vec::new();
+    file.take(8).read_to_end(&mut start)?;
+    file.rewind()?;
+    Ok(COMPRESSED.iter().any(|magic| start.starts_with(magic)))
+}
+
+/// The digest in the name of a member: `blobs/sha256/<hex>`, `<hex>.tar.gz`, `<hex>.json`, `sha256:<hex>`.
+fn digest_in(path: &[u8]) -> Option<Digest> {
+    let name = std::str::from_utf8(path).ok()?.rsplit('/').next()?;
+    let hex = name.strip_prefix("sha256:").unwrap_or(name).get(..64)?;
+    Digest::from_hex(hex).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(bytes: &[u8]) -> Descriptor {
+        Descriptor { media_type: String::new(), digest: Digest::of(bytes), size: bytes.len() as u64 }
+    }
+
+    fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, content) in members {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, name, *content).unwrap();
+        }
+        archive.into_inner().unwrap()
+    }
+
+    #[test]
+    fn blobs_are_found_by_name_and_taken_by_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("store")).unwrap();
+        let [one, two, three, flipped, absent] = [&b"one"[..], b"two", b"three", b"right", b"absent"].map(blob);
+        let name = |blob: &Descriptor, before: &str, behind: &str| format!("{before}{}{behind}", blob.digest.hex());
+        let members = [
+            (name(&one, "blobs/sha256/", ""), &b"one"[..]),
+            (name(&two, "", ".tar.gz"), b"two"),
+            (name(&three, "sha256:", ""), b"three"),
+            (name(&flipped, "blobs/sha256/", ""), b"wrong"),
+            ("blobs/sha256/short".to_owned(), b"absent"),
+        ];
+        let members: Vec<_> = members.iter().map(|(name, content)| (name.as_str(), *content)).collect();
+        let file = folder.path().join("images.tar");
+        std::fs::write(&file, archive(&members)).unwrap();
+        let wanted = [one.clone(), two.clone(), three.clone(), flipped.clone(), absent];
+        // What an earlier run left does not matter.
+        store.ingest(&one).unwrap().unwrap().write(b"x").unwrap();
+        assert_eq!(take(&store, &file, &wanted).unwrap(), [one.clone(), two, three]);
+        assert!(!store.has(&flipped));
+        assert_eq!(take(&Store::open(folder.path().join("other")).unwrap(), store.root(), &wanted).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("store")).unwrap();
+        let file = folder.path().join("file");
+        let take = || take(&store, &file, &[blob(b"one")]);
+        assert!(matches!(take(), Err(DonorError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound));
+        std::fs::write(&file, b"\x1f\x8b\x08 and so on").unwrap();
+        assert!(matches!(take(), Err(DonorError::Compressed { path }) if path == file));
+        let mut cut = archive(&[(&Digest::of(b"one").hex(), b"one")]);
+        cut.truncate(513);
+        std::fs::write(&file, cut).unwrap();
+        assert!(matches!(take(), Err(DonorError::Read { .. })));
+        assert!(!store.has(&blob(b"one")));
+    }
+}
