@@ -26,6 +26,8 @@ pub(crate) fn remove(session: &Session<'_>, args: &args::Remove) -> Result<Exit,
 fn one(session: &Session<'_>, store: &Store, reference: &Reference, args: &args::Remove) -> Result<(), Failure> {
     let pins = store.find(reference, args.platform.platform.as_ref())?;
     if pins.is_empty() {
+        // A removal that was cut off may have left the index to this run.
+        store.mend_index();
         return Err(session::not_in_store(session, reference));
     }
     unambiguous(reference, &pins, args.all)?;

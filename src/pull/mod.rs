@@ -434,7 +434,7 @@ impl Cache<'_> {
         }))
     }
 
-    /// Pins the images, unless the newest pins of the name say the same.
+    /// Pins the images, unless the newest pins of the name say the same. A pull that was cut off behind its pin left the index to the next.
     async fn pin(&self, want: &Want, root: &Root, asked: Option<&Repository>, images: &[Image]) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
         for image in images {
@@ -442,7 +442,14 @@ impl Cache<'_> {
             let pin = Pin { pin_not_met: root.pin_not_met, ..Pin::new(want.reference.clone(), want.name.clone(), image, from) };
             let newest = self.store.find(&want.name.to_reference(), Some(&pin.platform))?.into_iter().next();
             match newest {
-                Some(known) if known.says_the_same(&pin) => pins.push(known),
+                Some(known) if known.says_the_same(&pin) => {
+                    fetch::blocking(self.store, |store| {
+                        store.mend_index();
+                        Ok(())
+                    })
+                    .await?;
+                    pins.push(known);
+                }
                 _ => {
                     let kept = pin.clone();
                     fetch::blocking(self.store, move |store| store.pin(&kept)).await?;

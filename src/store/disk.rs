@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rustix::fs::{Advice, OFlags};
+use rustix::fs::{Advice, OFlags, StatVfs, StatVfsMountFlags};
 
 use super::error::{Result, StoreError, reading, writing};
 
@@ -258,12 +258,13 @@ pub(super) fn is_free(file: &File) -> bool {
 
 /// The process that has locked this file, as Linux lists it.
 fn holder(file: &File) -> Option<u32> {
-    let inode = format!(":{}", file.metadata().ok()?.ino());
+    let file = file.metadata().ok()?;
+    let at = format!("{:02x}:{:02x}:{}", rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()), file.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let mut held = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     // 1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF; those that wait have `->` before the kind.
     held.find_map(|words| match words[..] {
-        [_, "FLOCK", _, _, pid, at, ..] if at.ends_with(&inode) => pid.parse().ok(),
+        [_, "FLOCK", _, _, pid, place, ..] if place == at => pid.parse().ok(),
         _ => None,
     })
 }
@@ -283,9 +284,23 @@ pub(super) struct Free {
     pub(super) files: u64,
 }
 
-/// What can still be written there. A file system that does not count its files has room for any number.
+/// What can still be written there. A file system that does not count its files has room for any number; one that is mounted read-only is an
+/// error, since some of those count no free space.
+pub(super) fn room(path: &Path) -> Result<Free> {
+    let found = rustix::fs::statvfs(path).map_err(|e| reading("asking for the free space of", path)(e.into()))?;
+    match found.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        true => Err(writing("writing to", path)(io::ErrorKind::ReadOnlyFilesystem.into())),
+        false => Ok(counted(&found)),
+    }
+}
+
+/// What a file system has free, whether or not it can be written.
 pub(super) fn free(path: &Path) -> Result<Free> {
     let found = rustix::fs::statvfs(path).map_err(|e| reading("asking for the free space of", path)(e.into()))?;
+    Ok(counted(&found))
+}
+
+fn counted(found: &StatVfs) -> Free {
     let files = if found.f_files == 0 { u64::MAX } else { found.f_favail };
-    Ok(Free { bytes: found.f_bavail.saturating_mul(found.f_frsize), files })
+    Free { bytes: found.f_bavail.saturating_mul(found.f_frsize), files }
 }

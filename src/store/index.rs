@@ -44,11 +44,27 @@ pub(super) struct Change {
 impl Store {
     /// Called before a pin is written or removed, by whoever has the pins locked.
     pub(super) fn index_begins_to_change(&self) -> Result<Change> {
-        let path = self.current();
-        let written_in = disk::read(&path, 64)?;
+        let current = self.index_is_current()?;
         // Nothing is allocated for this, so that it works on a disk that is full.
-        disk::remove(&path)?;
-        Ok(Change { current: written_in.is_some() && written_in == disk::run_of_the_system() })
+        disk::remove(&self.current())?;
+        Ok(Change { current })
+    }
+
+    /// Derives the index anew if a run that was cut off left it behind the pins. As well as the store lets it: the pins are the truth.
+    pub fn mend_index(&self) {
+        let mend = || {
+            if !self.index_is_current()? {
+                let _one_at_a_time = self.lock_pins()?;
+                self.derive_index(self.pins()?)?;
+            }
+            Ok::<(), super::StoreError>(())
+        };
+        let _ = mend();
+    }
+
+    fn index_is_current(&self) -> Result<bool> {
+        let written_in = disk::read(&self.current(), 64)?;
+        Ok(written_in.is_some() && written_in == disk::run_of_the_system())
     }
 
     /// Called after the pins of one name were changed; these are now all of them, newest first.

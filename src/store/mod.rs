@@ -31,7 +31,7 @@ use crate::digest::{Digest, Hasher, Mismatch, Verified, VerifyReader};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor};
 
 use disk::{Hold, Patience};
-use error::{Result, reading};
+use error::Result;
 pub use error::{StoreError, Whereabouts};
 pub use ingest::{Claim, Ingest};
 pub use sweep::{Freed, Pruned, Pruning, Sizes};
@@ -67,7 +67,8 @@ const TURN: Duration = Duration::from_millis(500);
 /// Taken before the first question "is this blob there?" and held until the pin is written, or the image is in the engine.
 #[derive(Debug)]
 pub struct Shared {
-    _lock: File,
+    /// None where nobody can remove.
+    _lock: Option<File>,
 }
 
 /// The right to remove from the store: while it is held, nobody adds.
@@ -148,7 +149,7 @@ impl Store {
     /// Refuses if these blobs cannot all be written; what an earlier run left of them counts.
     pub fn room_for(&self, blobs: &[Descriptor]) -> Result<()> {
         let needed = blobs.iter().map(|blob| blob.size.saturating_sub(self.begun(blob))).fold(0, u64::saturating_add);
-        let free = disk::free(self.root())?;
+        let free = disk::room(self.root())?;
         if free.bytes < needed {
             return Err(StoreError::NoSpace { path: self.root().to_owned(), needed, free: free.bytes });
         }
@@ -160,8 +161,8 @@ impl Store {
 
     /// Taken by whoever counts on blobs that are to stay, whether or not a pin names them. Waits while someone removes.
     pub fn share(&self) -> Result<Shared> {
-        let turn = self.lock_for_reading("lock.turn", Hold::Shared)?;
-        let lock = self.lock_for_reading("lock", Hold::Shared)?;
+        let turn = self.lock_for_reading("lock.turn")?;
+        let lock = self.lock_for_reading("lock")?;
         drop(turn);
         Ok(Shared { _lock: lock })
     }
@@ -183,16 +184,17 @@ impl Store {
         }
     }
 
-    /// Locks a file that is there. A store that another user owns, or that cannot be written, can be locked for reading.
-    fn lock_for_reading(&self, name: &str, hold: Hold) -> Result<File> {
+    /// Locks a file of ours beside others. A store that another user owns, or that cannot be written, is locked for reading; where such a
+    /// store has no such file, nobody removes.
+    fn lock_for_reading(&self, name: &str) -> Result<Option<File>> {
         let (path, patience) = (self.root().join(name), self.patience());
-        match disk::lock_path(&path, hold, &patience) {
+        match disk::lock_path(&path, Hold::Shared, &patience) {
             Err(StoreError::ReadOnly { .. }) => {}
-            taken => return taken,
+            taken => return taken.map(Some),
         }
-        let (file, _) = disk::open(&path)?.ok_or_else(|| reading("opening", &path)(io::ErrorKind::NotFound.into()))?;
-        disk::lock(&file, &path, hold, &patience)?;
-        Ok(file)
+        let Some((file, _)) = disk::open(&path)? else { return Ok(None) };
+        disk::lock(&file, &path, Hold::Shared, &patience)?;
+        Ok(Some(file))
     }
 
     fn patience(&self) -> Patience {

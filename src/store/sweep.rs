@@ -168,25 +168,27 @@ impl Store {
 
     /// Removes the pins, and when that reached the disk the blobs.
     fn take_out(&self, pins: &[Pin], blobs: &[(Digest, u64)], remaining: Vec<Pin>, _alone: &Exclusive) -> Result<()> {
-        let _one_at_a_time = self.lock_pins()?;
-        if !pins.is_empty() {
-            self.index_begins_to_change()?;
-            self.unpin(pins)?;
-        }
-        for (digest, _) in blobs {
-            disk::remove(&self.blob_path(digest))?;
-        }
-        if !blobs.is_empty() {
-            self.settle()?;
-        }
         if pins.is_empty() {
+            self.remove_blobs(blobs)?;
+            self.mend_index();
             return Ok(());
         }
+        let _one_at_a_time = self.lock_pins()?;
+        self.index_begins_to_change()?;
+        self.unpin(pins)?;
+        self.remove_blobs(blobs)?;
         match self.derive_index(remaining) {
             // The next change that there is room for derives it anew.
             Err(StoreError::NoSpace { .. } | StoreError::NoFiles { .. }) => Ok(()),
             done => done,
         }
+    }
+
+    fn remove_blobs(&self, blobs: &[(Digest, u64)]) -> Result<()> {
+        for (digest, _) in blobs {
+            disk::remove(&self.blob_path(digest))?;
+        }
+        if blobs.is_empty() { Ok(()) } else { self.settle() }
     }
 
     fn unpin(&self, pins: &[Pin]) -> Result<()> {

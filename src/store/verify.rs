@@ -124,6 +124,7 @@ impl Store {
         if checkup.of.is_none() {
             // As long as a pin cannot be read, any blob may be its own.
             self.look_about(all_readable.then_some(&needed[..]), watch)?;
+            self.mend_index();
         }
         Ok(Tally { pins: pins.len(), blobs, bytes })
     }

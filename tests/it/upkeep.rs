@@ -326,6 +326,22 @@ fn a_blob_that_is_damaged_is_named_with_its_image_and_what_mends_it() {
 }
 
 #[test]
+fn an_index_that_was_left_behind_is_mended_by_the_same_command() {
+    let kept = Kept::new(2);
+    let (index, current) = (kept.sandbox.store().join("index.json"), kept.sandbox.store().join("index.current"));
+    let pinned = kept.pinned(0);
+    let pull: Vec<&str> = ["pull", "--engine", "none", &pinned].into_iter().chain(AMD64).collect();
+    for again in [&pull[..], &["remove", "nothing/there"], &["prune"], &["verify"]] {
+        // As a run leaves them that is killed after its pin.
+        fs::remove_file(&current).unwrap();
+        fs::remove_file(&index).unwrap();
+        let _ = kept.run(again.iter().copied());
+        let text = fs::read_to_string(&index).unwrap();
+        assert!((0..2).all(|number| text.contains(&kept.made[number].root.digest.to_string())), "{again:?}: {text}");
+    }
+}
+
+#[test]
 fn one_of_many_processes_asks_for_an_image() {
     let recipe = Recipe { compression: Compression::Gzip, ..Recipe::default() };
     let (registry, sandbox, made) = (Registry::start(), Sandbox::new(), recipe.make());
