@@ -8,6 +8,9 @@ mod releases;
 mod run;
 mod socket;
 mod test;
+// It reaches into another program's registers, and knows those of one machine.
+#[cfg(target_arch = "x86_64")]
+mod torture;
 
 #[allow(unreachable_pub, dead_code, clippy::unwrap_used, reason = "the support of the tests, which use more of it")]
 #[path = "../../tests/it/support/mod.rs"]
@@ -35,6 +38,9 @@ enum Task {
     Engines(releases::Arguments),
     /// Run every check: format, lints, tests on real engines, documentation, dependencies
     Test(test::Arguments),
+    /// Kill it, cut its power, fail its system calls: the experiments of docs/reliability.md
+    #[cfg(target_arch = "x86_64")]
+    Torture(torture::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +49,8 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Engines(arguments) => releases::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        #[cfg(target_arch = "x86_64")]
+        Task::Torture(arguments) => torture::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

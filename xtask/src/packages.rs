@@ -21,6 +21,16 @@ pub(crate) const RELEASES: &[(&str, &str)] = &[("debootstrap", "debootstrap")];
 /// Programs that read and write images besides the engines.
 pub(crate) const OTHERS: &[(&str, &str)] = &[("skopeo", "skopeo"), ("umoci", "umoci"), ("strace", "strace")];
 
+/// What makes file systems and cuts their power.
+pub(crate) const FAULTS: &[(&str, &str)] = &[
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("qemu-storage-daemon", "qemu-utils"),
+    ("setpriv", "util-linux"),
+    ("mount", "mount"),
+];
+
 /// What larder is measured beside, and with.
 pub(crate) const PEERS: &[(&str, &str)] = &[("skopeo", "skopeo"), ("time", "time")];
 

@@ -1,0 +1,74 @@
+//! The experiments that hold the store to its promise; `docs/reliability.md` has what they show.
+//!
+//! One file each. An experiment brings its own registry, stores and file systems, does what is to be survived, and gives
+//! an [`Outcome`]: a table, and what was not survived. Always true: nothing that it started or mounted outlives it, however
+//! it ends; see [`apart`].
+
+mod apart;
+mod inject;
+mod judge;
+mod kill;
+mod scene;
+mod table;
+mod tracer;
+mod trial;
+
+use std::time::Instant;
+
+use clap::Subcommand;
+
+use self::table::Outcome;
+use crate::packages;
+use crate::run::{Result, fail};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    experiment: Option<Experiment>,
+    /// As much of it as fits into minutes: what `cargo xtask test` runs
+    #[arg(long, global = true)]
+    bounded: bool,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum Experiment {
+    /// Kill larder before every system call that concerns its store, and go on from what is left
+    Kill,
+    /// Let every system call that concerns the store fail once
+    Inject,
+}
+
+/// All of them, in the order of the document.
+const ALL: [Experiment; 2] = [Experiment::Kill, Experiment::Inject];
+
+impl Experiment {
+    fn run(self, bounded: bool) -> Result<Outcome> {
+        match self {
+            Experiment::Kill => kill::run(),
+            Experiment::Inject => inject::run(bounded),
+        }
+    }
+}
+
+/// Runs one experiment, or all of them, and prints their tables.
+pub(crate) fn run(arguments: &Arguments) -> Result {
+    if !packages::is_root() {
+        return fail(
+            "the experiments mount file systems of their own, and that needs root\n  \
+             hint: run `sudo -E env \"PATH=$PATH\" cargo xtask torture`",
+        );
+    }
+    if !apart::is_apart() {
+        packages::require(&[packages::FAULTS])?;
+        return apart::run_again();
+    }
+    let wanted = arguments.experiment.map_or_else(|| ALL.to_vec(), |one| vec![one]);
+    let mut failed = 0;
+    for experiment in wanted {
+        let started = Instant::now();
+        let outcome = experiment.run(arguments.bounded)?;
+        outcome.print(started.elapsed());
+        failed += outcome.failures.len();
+    }
+    if failed == 0 { Ok(()) } else { fail(format!("{failed} times something was not survived, see above")) }
+}
