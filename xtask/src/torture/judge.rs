@@ -98,6 +98,11 @@ impl Seen {
         named == self.pins.values().flatten().map(pinned).collect()
     }
 
+    /// Whether a pin has this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.pins.values().flatten().any(|pin| text(&pin["name"]) == name)
+    }
+
     /// How many pins there are.
     pub(super) fn pins(&self) -> usize {
         self.pins.len()

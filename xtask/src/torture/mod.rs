@@ -8,6 +8,7 @@ mod apart;
 mod inject;
 mod judge;
 mod kill;
+mod power;
 mod scene;
 mod table;
 mod tracer;
@@ -34,17 +35,20 @@ pub(crate) struct Arguments {
 enum Experiment {
     /// Kill larder before every system call that concerns its store, and go on from what is left
     Kill,
+    /// Cut the power while larder works, on ext4, xfs and btrfs
+    Power,
     /// Let every system call that concerns the store fail once
     Inject,
 }
 
 /// All of them, in the order of the document.
-const ALL: [Experiment; 2] = [Experiment::Kill, Experiment::Inject];
+const ALL: [Experiment; 3] = [Experiment::Kill, Experiment::Power, Experiment::Inject];
 
 impl Experiment {
     fn run(self, bounded: bool) -> Result<Outcome> {
         match self {
             Experiment::Kill => kill::run(),
+            Experiment::Power => power::run(bounded),
             Experiment::Inject => inject::run(bounded),
         }
     }

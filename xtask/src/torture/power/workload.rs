@@ -1,0 +1,87 @@
+//! What larder does while the power is on, and what it has said by when.
+
+use super::disk::Recorded;
+use crate::run::Result;
+use crate::torture::judge::Held;
+use crate::torture::scene::Scene;
+
+/// The store's folder on the disk.
+pub(super) const STORE: &str = "store";
+
+/// What larder had acknowledged by some moment.
+#[derive(Clone, Default)]
+pub(super) struct Said {
+    /// How many requests the disk had been told by then.
+    after: usize,
+    /// What is there.
+    pub(super) held: Vec<Held>,
+    /// Names of what was removed.
+    pub(super) gone: Vec<String>,
+}
+
+/// Pulls, pulls a tag that moved, removes, and pulls again what was removed; what was said, in order.
+pub(super) fn run(scene: &Scene, disk: &Recorded, system: &str) -> Result<Vec<Said>> {
+    let moving = format!("moving-on-{system}");
+    scene.serve(&scene.first, &moving);
+    let mut work = Work { scene, disk, said: vec![Said::default()] };
+    work.pull("first")?;
+    work.pull("second")?;
+    work.pull(&moving)?;
+    work.remove("first")?;
+    scene.serve(&scene.second, &moving);
+    work.pull_moved(&moving)?;
+    work.pull("first")?;
+    work.remove("second")?;
+    work.pull("second")?;
+    Ok(work.said)
+}
+
+/// What had been said when the disk had been told so many requests.
+pub(super) fn at(said: &[Said], requests: usize) -> &Said {
+    let said_by_then = said.iter().take_while(|said| said.after <= requests);
+    said_by_then.last().expect("nothing is said at first, and that is the first of them")
+}
+
+struct Work<'a> {
+    scene: &'a Scene,
+    disk: &'a Recorded,
+    said: Vec<Said>,
+}
+
+impl Work<'_> {
+    fn pull(&mut self, tag: &str) -> Result {
+        let image = if tag == "second" { &self.scene.second } else { &self.scene.first };
+        let held = self.scene.held(tag, &[image]);
+        // It may be there from when the pull begins.
+        self.say(|said| said.gone.retain(|name| *name != held.name))?;
+        self.larder(&self.scene.pull(tag))?;
+        self.say(|said| said.held.push(held))
+    }
+
+    /// The tag means the second image now; its pin for the first one stays.
+    fn pull_moved(&mut self, tag: &str) -> Result {
+        self.larder(&self.scene.pull(tag))?;
+        let held = self.scene.held(tag, &[&self.scene.second]);
+        self.say(|said| said.held.push(held))
+    }
+
+    fn remove(&mut self, tag: &str) -> Result {
+        let name = self.scene.name(tag);
+        // It may be gone from when the removal begins.
+        self.say(|said| said.held.retain(|held| held.name != name))?;
+        self.larder(&["remove".to_owned(), name.clone()])?;
+        self.say(|said| said.gone.push(name))
+    }
+
+    fn larder(&self, arguments: &[String]) -> Result {
+        self.scene.must(&self.disk.path().join(STORE), arguments)
+    }
+
+    fn say(&mut self, change: impl FnOnce(&mut Said)) -> Result {
+        let mut said = self.said.last().cloned().unwrap_or_default();
+        said.after = self.disk.position()?;
+        change(&mut said);
+        self.said.push(said);
+        Ok(())
+    }
+}
