@@ -27,6 +27,13 @@ pub(super) fn run_again() -> Result {
     if ended.success() { Ok(()) } else { std::process::exit(ended.code().unwrap_or(1)) }
 }
 
+/// Makes it look, to whoever runs inside, as if the system had been started anew.
+pub(super) fn reboot(folder: &Path) -> Result {
+    let id = folder.join("boot-id");
+    std::fs::write(&id, "00000000-0000-4000-8000-000000000000\n")?;
+    run::run(Command::new("mount").arg("--bind").arg(&id).arg("/proc/sys/kernel/random/boot_id"))
+}
+
 /// An empty folder in memory, for all that an experiment writes. Fast, since nothing that is synced there waits for a disk.
 pub(super) struct Memory {
     folder: PathBuf,

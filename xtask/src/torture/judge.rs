@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use larder::digest::Digest;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use crate::run::{Message, Result};
+use crate::run::{Message, Result, fail};
 
 /// An image that was acknowledged: under this name there is to be one of these roots, whole.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ impl Seen {
             seen.blobs.insert(name, (Digest::of(&bytes), bytes.len() as u64));
         }
         for path in files(&root.join("pins"))? {
-            let pin = fs::read(&path).map_err(Into::into).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+            let pin = fs::read(&path).map_err(Into::into).and_then(|bytes| pin(&bytes));
             seen.pins.insert(path, pin);
         }
         Ok(seen)
@@ -81,8 +82,7 @@ impl Seen {
         }
         let unneeded = self.blobs.keys().filter(|name| !needed.contains(*name)).cloned();
         let parts = files(&self.root.join("ingest"))?.into_iter().map(|path| path.display().to_string());
-        let stale = Some(self.root.join("index.stale")).filter(|p| p.exists()).map(|p| p.display().to_string());
-        Ok(unneeded.chain(parts).chain(stale).collect())
+        Ok(unneeded.chain(parts).collect())
     }
 
     /// Whether `index.json` names what the pins do, and nothing else.
@@ -125,6 +125,17 @@ impl Seen {
             None => Err(Message(format!("{digest} is missing")).into()),
         }
     }
+}
+
+/// What a pin's file says, if it has the digest that stands in it.
+fn pin(bytes: &[u8]) -> Result<Value> {
+    let parts: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(bytes)?;
+    let part = |name: &str| parts.get(name).map(|part| part.get()).ok_or_else(|| Message(format!("it has no `{name}`")));
+    let (check, pin) = (part("check")?, part("pin")?);
+    if check.trim_matches('"') != Digest::of(pin.as_bytes()).to_string() {
+        return fail(format!("it does not have the digest {check} that it names"));
+    }
+    Ok(serde_json::from_str(pin)?)
 }
 
 fn text(value: &Value) -> &str {

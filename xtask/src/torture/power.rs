@@ -9,13 +9,13 @@ mod disk;
 mod log;
 mod workload;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use self::disk::{FileSystem, Recorded};
-use self::log::Kept;
+use self::log::{Kept, Log};
 use self::workload::Said;
-use super::apart::Memory;
+use super::apart::{self, Memory};
 use super::judge::Seen;
 use super::scene::Scene;
 use super::table::Outcome;
@@ -31,7 +31,7 @@ const SEED: u64 = 0x1a7d_e700_0000_0001;
 /// What came of the cuts on one file system.
 #[derive(Default)]
 pub(super) struct Tally {
-    writes: usize,
+    requests: usize,
     states: usize,
     lost: usize,
     bad: usize,
@@ -57,7 +57,7 @@ pub(super) fn run(bounded: bool) -> Result<Outcome> {
         failures: Vec::new(),
     };
     for (system, tally, took) in everywhere(&scene, if bounded { BOUNDED } else { STATES }, memory.path())? {
-        let figures = [tally.writes, tally.states, tally.lost, tally.bad, tally.again].map(|n| n.to_string());
+        let figures = [tally.requests, tally.states, tally.lost, tally.bad, tally.again].map(|n| n.to_string());
         let seconds = format!("{:.0}", took.as_secs_f64());
         outcome.rows.push([system.to_owned()].into_iter().chain(figures).chain([seconds]).collect());
         outcome.failures.extend(tally.failures);
@@ -67,42 +67,65 @@ pub(super) fn run(bounded: bool) -> Result<Outcome> {
 
 /// Cuts the power so many times on each file system.
 pub(super) fn everywhere(scene: &Scene, states: usize, folder: &Path) -> Result<Vec<(&'static str, Tally, Duration)>> {
+    let works = on_each(disk::ALL.iter(), |system| Work::record(system, scene, &folder.join(system.name)))?;
+    // What is looked at from here on was left by an earlier run of the system.
+    apart::reboot(folder)?;
     // One disk of a file system at a time: to the kernel, two copies of one btrfs are one.
-    let one = |system: &'static FileSystem| {
+    on_each(works.iter(), |work| {
         let started = Instant::now();
-        let tally = on(system, scene, states, &folder.join(system.name)).map_err(|e| format!("{}: {e}", system.name))?;
-        Ok((system.name, tally, started.elapsed()))
-    };
-    let results: std::result::Result<Vec<_>, String> = std::thread::scope(|scope| {
-        let threads: Vec<_> = disk::ALL.iter().map(|system| scope.spawn(move || one(system))).collect();
+        Ok((work.system.name, work.cut(scene, states)?, started.elapsed()))
+    })
+}
+
+/// Does something with each of these, all at once.
+fn on_each<T: Send, R: Send>(each: impl Iterator<Item = T>, work: impl Fn(T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    let work = &work;
+    let results: std::result::Result<Vec<R>, String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = each.map(|one| scope.spawn(move || work(one).map_err(|e| e.to_string()))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a thread panicked".to_owned()))).collect()
     });
     Ok(results.map_err(Message)?)
 }
 
-fn on(system: &FileSystem, scene: &Scene, states: usize, folder: &Path) -> Result<Tally> {
-    std::fs::create_dir_all(folder)?;
-    let base = folder.join("base");
-    system.make(&base)?;
-    let disk = Recorded::start(system, folder, &base)?;
-    let said = workload::run(scene, &disk, system.name)?;
-    let log = disk.stop()?;
-    let mut tally = Tally { writes: log.len(), ..Tally::default() };
-    let mut random = SEED;
-    for n in 0..states {
-        let after = 1 + usize::try_from(log::next(&mut random))? % log.len();
-        let kept = match n % 4 {
-            0 => Kept::Flushed,
-            1 => Kept::All,
-            _ => Kept::Some(log::next(&mut random)),
-        };
-        let state = folder.join("state");
-        log.cut(&base, &state, after, kept)?;
-        let wrong = look(system, scene, &state, workload::at(&said, after), folder)?;
-        tally
-            .add(&wrong, || format!("{}, cut after request {after} of {}, kept of what was not flushed: {kept:?}", system.name, log.len()));
+/// What was done on a file system, recorded.
+struct Work {
+    system: &'static FileSystem,
+    folder: PathBuf,
+    /// The disk as it was before.
+    base: PathBuf,
+    said: Vec<Said>,
+    log: Log,
+}
+
+impl Work {
+    fn record(system: &'static FileSystem, scene: &Scene, folder: &Path) -> Result<Work> {
+        std::fs::create_dir_all(folder)?;
+        let base = folder.join("base");
+        system.make(&base)?;
+        let disk = Recorded::start(system, folder, &base)?;
+        let said = workload::run(scene, &disk, system.name)?;
+        Ok(Work { system, folder: folder.to_owned(), base, said, log: disk.stop()? })
     }
-    Ok(tally)
+
+    fn cut(&self, scene: &Scene, states: usize) -> Result<Tally> {
+        let (state, requests) = (self.folder.join("state"), self.log.len());
+        let mut tally = Tally { requests, ..Tally::default() };
+        let mut random = SEED;
+        for n in 0..states {
+            let after = 1 + usize::try_from(log::next(&mut random))? % requests;
+            let kept = match n % 4 {
+                0 => Kept::Flushed,
+                1 => Kept::All,
+                _ => Kept::Some(log::next(&mut random)),
+            };
+            self.log.cut(&self.base, &state, after, kept)?;
+            let wrong = look(self.system, scene, &state, workload::at(&self.said, after), &self.folder)?;
+            tally.add(&wrong, || {
+                format!("{}, cut after request {after} of {requests}, of what was not flushed is kept: {kept:?}", self.system.name)
+            });
+        }
+        Ok(tally)
+    }
 }
 
 /// What is wrong on a disk that was cut off.

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use jiff::Timestamp;
 use larder::digest::Digest;
-use larder::store::Store;
+use larder::store::{Pruning, Store};
 use nix::errno::Errno;
 
 use super::judge::{Held, Seen};
@@ -196,7 +197,8 @@ impl Operation {
             wrong.push("index.json does not say what the pins do".to_owned());
         }
         let kept = Store::open(store)?;
-        kept.collect(&kept.exclude()?)?;
+        let everything = Pruning { parts_since: Some(Timestamp::MAX), damaged: true, ..Pruning::default() };
+        kept.prune(&everything, &kept.exclude()?)?;
         wrong.extend(Seen::of(store)?.leftovers()?.into_iter().map(|left| format!("{left} is left over")));
         Ok(wrong)
     }
