@@ -41,6 +41,8 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 
 impl Settings {
     pub(crate) fn read(global: &Global) -> Result<Settings, Failure> {
+        #[cfg(feature = "sabotage")]
+        sabotage()?;
         let home = variable("HOME").map(PathBuf::from);
         let store = match &global.store {
             Some(dir) => dir.clone(),
@@ -66,6 +68,17 @@ impl Settings {
         let docker = path("DOCKER_CONFIG").or_else(|| Some(home?.join(".docker")));
         let containers = [runtime, Some(system), config].into_iter().flatten().map(|dir| dir.join("auth.json"));
         containers.chain(docker.map(|dir| dir.join("config.json"))).collect()
+    }
+}
+
+/// Makes the store do what `LARDER_SABOTAGE` names wrong.
+#[cfg(feature = "sabotage")]
+fn sabotage() -> Result<(), Failure> {
+    match variable("LARDER_SABOTAGE") {
+        Some(fault) if larder::store::sabotage::choose(&fault).is_none() => {
+            Err(Failure::new(Exit::Usage, "sabotage", format!("there is no sabotage `{fault}`")))
+        }
+        _ => Ok(()),
     }
 }
 

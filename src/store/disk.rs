@@ -144,8 +144,15 @@ pub(super) fn make_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Brings a file's bytes to the disk.
+pub(super) fn sync(file: &File) -> io::Result<()> {
+    sabotaged!(NoFileSync => Ok(()));
+    file.sync_all()
+}
+
 /// Brings the names in a folder to the disk.
 pub(super) fn sync_folder(path: &Path) -> Result<()> {
+    sabotaged!(NoFolderSync => Ok(()));
     match File::open(path).and_then(|folder| folder.sync_all()) {
         // Some file systems have no such thing as syncing a folder, and say so by this.
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
@@ -156,7 +163,7 @@ pub(super) fn sync_folder(path: &Path) -> Result<()> {
 /// Writes a file whole under another name in `scratch`, and then gives it its own. The name is on the disk once its folder is synced.
 pub(super) fn replace(scratch: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let (temporary, mut file) = scratch_file(scratch)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).map_err(writing("writing", &temporary));
+    let written = file.write_all(bytes).and_then(|()| sync(&file)).map_err(writing("writing", &temporary));
     let written = written.map_err(|e| e.needing(bytes.len() as u64));
     let named = written.and_then(|()| rename(&temporary, path));
     if named.is_err() {

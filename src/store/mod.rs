@@ -11,12 +11,24 @@
 //! After a crash there are parts and temporary files in `ingest/`, perhaps blobs that no pin names yet; nothing half
 //! has a name. The next ingest continues the parts, [`Store::prune`] removes what nobody needs.
 
+/// Goes wrong here instead, if that fault was chosen; without the feature `sabotage` this is nothing.
+macro_rules! sabotaged {
+    ($fault:ident => $instead:expr) => {
+        #[cfg(feature = "sabotage")]
+        if crate::store::sabotage::is(crate::store::sabotage::Fault::$fault) {
+            return $instead;
+        }
+    };
+}
+
 mod disk;
 mod error;
 mod index;
 mod ingest;
 mod open;
 mod pins;
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
 mod sweep;
 mod verify;
 
@@ -119,6 +131,8 @@ impl Store {
     pub fn blob(&self, blob: &Descriptor) -> Result<VerifyReader<File>> {
         let path = self.blob_path(&blob.digest);
         let (file, size) = disk::open(&path)?.ok_or(StoreError::Missing { digest: blob.digest })?;
+        #[cfg(feature = "sabotage")]
+        let blob = &sabotage::expected(blob, &path)?;
         if size != blob.size {
             // Damaged, or misdescribed; if neither, it was healed or removed meanwhile.
             return Err(self.judge(&blob.digest, blob.size)?.unwrap_or(StoreError::Missing { digest: blob.digest }));

@@ -174,6 +174,7 @@ impl Store {
     }
 
     pub(super) fn lock_pins(&self) -> Result<fs::File> {
+        sabotaged!(NoPinLock => disk::open_or_make(&self.root().join("pins.lock")));
         disk::lock_path(&self.root().join("pins.lock"), Hold::Alone, &self.patience())
     }
 

@@ -78,11 +78,20 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
 /// Builds larder and says where it is.
 pub(crate) fn build_larder(optimised: bool) -> Result<PathBuf> {
     eprintln!("building larder{} …", if optimised { ", optimised (a few minutes, the first time)" } else { "" });
+    build(if optimised { &["--release"] } else { &[] })
+}
+
+/// Builds larder with its deliberate faults and copies it to where nobody takes it for larder.
+pub(crate) fn build_sabotaged(copy: &Path) -> Result {
+    eprintln!("building larder with deliberate faults …");
+    std::fs::copy(build(&["--features", "sabotage"])?, copy)?;
+    // What lies in `target/debug` is the honest one again.
+    build(&[]).map(drop)
+}
+
+fn build(arguments: &[&str]) -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--quiet", "--locked", "--package", "larder", "--message-format", "json-render-diagnostics"]);
-    if optimised {
-        command.arg("--release");
-    }
+    command.args(["build", "--quiet", "--locked", "--package", "larder", "--message-format", "json-render-diagnostics"]).args(arguments);
     let messages = read(&mut command)?;
     let built = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let program = built.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).next_back();

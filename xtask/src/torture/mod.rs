@@ -9,6 +9,7 @@ mod inject;
 mod judge;
 mod kill;
 mod power;
+mod sabotage;
 mod scene;
 mod table;
 mod tracer;
@@ -39,10 +40,12 @@ enum Experiment {
     Power,
     /// Let every system call that concerns the store fail once
     Inject,
+    /// See that deliberate faults of the store are noticed by these experiments
+    Sabotage,
 }
 
 /// All of them, in the order of the document.
-const ALL: [Experiment; 3] = [Experiment::Kill, Experiment::Power, Experiment::Inject];
+const ALL: [Experiment; 4] = [Experiment::Kill, Experiment::Power, Experiment::Inject, Experiment::Sabotage];
 
 impl Experiment {
     fn run(self, bounded: bool) -> Result<Outcome> {
@@ -50,6 +53,7 @@ impl Experiment {
             Experiment::Kill => kill::run(),
             Experiment::Power => power::run(bounded),
             Experiment::Inject => inject::run(bounded),
+            Experiment::Sabotage => sabotage::run(),
         }
     }
 }

@@ -12,7 +12,9 @@ const REPOSITORY: &str = "demo/app";
 
 /// The registry with its images, and the program.
 pub(super) struct Scene {
-    pub(super) program: PathBuf,
+    program: PathBuf,
+    /// The fault that the program is to make, if it is one that can.
+    fault: Option<&'static str>,
     pub(super) registry: Registry,
     /// Served as `first`.
     pub(super) first: Made,
@@ -26,10 +28,15 @@ impl Scene {
         let copy = folder.join("larder");
         std::fs::copy(program, &copy)?;
         let make = |layer_size| Recipe { layers: 2, layer_size, platforms: vec!["linux/amd64"], ..Recipe::default() }.make();
-        let scene = Scene { program: copy, registry: Registry::start(), first: make(4_000), second: make(6_000) };
+        let scene = Scene { program: copy, fault: None, registry: Registry::start(), first: make(4_000), second: make(6_000) };
         scene.serve(&scene.first, "first");
         scene.serve(&scene.second, "second");
         Ok(scene)
+    }
+
+    /// With a program that makes a deliberate fault.
+    pub(super) fn sabotaged(program: &Path, folder: &Path, fault: &'static str) -> Result<Scene> {
+        Ok(Scene { fault: Some(fault), ..Scene::new(program, folder)? })
     }
 
     /// Serves an image under a tag, from now on.
@@ -62,6 +69,9 @@ impl Scene {
     pub(super) fn larder(&self, store: &Path, arguments: &[String]) -> Command {
         let mut command = Command::new(&self.program);
         command.env_clear().env("HOME", "/nowhere").env("LARDER_DIR", store).args(arguments);
+        if let Some(fault) = self.fault {
+            command.env("LARDER_SABOTAGE", fault);
+        }
         command
     }
 
