@@ -67,15 +67,43 @@ pub enum Event {
         /// How many bytes will be sent.
         bytes: u64,
     },
-    /// More bytes were sent to the engine.
+    /// More bytes were sent to an engine.
     LoadProgress {
+        /// The engine.
+        engine: String,
         /// How many since the last event.
         bytes: u64,
     },
     /// All was sent; the engine unpacks.
-    LoadSent,
-    /// The engine answered; what it holds is asked next.
-    LoadFinished,
+    LoadSent {
+        /// The engine.
+        engine: String,
+    },
+    /// An engine told how far it is with a layer. Only docker's classic image store does.
+    LoadUnpacking {
+        /// The engine.
+        engine: String,
+        /// What it calls the layer.
+        layer: String,
+        /// How many of the layer's bytes it has unpacked.
+        bytes: u64,
+        /// How many there are.
+        of: u64,
+    },
+    /// An engine did not take what it was thought to lack, without the rest; it is sent all.
+    LoadRefused {
+        /// The engine.
+        engine: String,
+        /// The name it was to bear.
+        name: Name,
+        /// Why, in the engine's own words.
+        why: String,
+    },
+    /// An engine answered; what it holds is asked next.
+    LoadFinished {
+        /// The engine.
+        engine: String,
+    },
 }
 
 /// Whoever is told.

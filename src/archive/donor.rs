@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use super::STEP;
+use super::write::STEP;
 use crate::digest::Digest;
 use crate::oci::Descriptor;
 use crate::store::{Store, StoreError};

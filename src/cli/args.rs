@@ -111,7 +111,7 @@ pub(crate) struct References {
 
 #[derive(Debug, Args)]
 pub(crate) struct Engines {
-    /// The engine to use; may be repeated. auto takes the first that answers, of docker and podman
+    /// The engine to use; may be repeated. auto takes the first that answers, of docker and podman; all takes every one
     #[arg(
         long = "engine",
         value_name = "ENGINE",
@@ -130,6 +130,8 @@ pub(crate) struct Engines {
 pub(crate) enum EngineName {
     /// The first that answers
     Auto,
+    /// Every one that answers
+    All,
     /// Docker, with either image store
     Docker,
     /// Podman

@@ -9,6 +9,7 @@ use indicatif::MultiProgress;
 use larder::engine::Shown;
 use larder::engine::proof::Proof;
 use larder::pin::{Identity, Pin};
+use larder::plan::Lacking;
 use larder::pull::TagNow;
 use serde_json::{Value, json};
 
@@ -111,8 +112,15 @@ impl Screen {
 
     /// Plain text on standard output, whatever the form.
     pub(crate) fn line(&self, text: &str) {
-        let mut out = io::stdout().lock();
-        let written = writeln!(out, "{text}").and_then(|()| out.flush());
+        let write = || {
+            let mut out = io::stdout().lock();
+            writeln!(out, "{text}").and_then(|()| out.flush())
+        };
+        let bars = self.bars.lock().map(|bars| bars.clone()).unwrap_or_default();
+        let written = match bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        };
         if written.is_err() {
             self.broken.store(true, Ordering::Relaxed);
         }
@@ -145,6 +153,15 @@ pub(crate) fn size(bytes: u64) -> String {
 /// A count with its noun.
 pub(crate) fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// What an engine was sent, in words.
+pub(crate) fn sent(bytes: u64, lacked: &Lacking) -> String {
+    let (layers, all) = (lacked.layers.len(), lacked.layers.len() + lacked.held.len());
+    match lacked.held.len() {
+        0 => format!("{}, {}", size(bytes), count(all, "layer")),
+        _ => format!("{}, {layers} of {}", size(bytes), count(all, "layer")),
+    }
 }
 
 /// How it was proved, in words.

@@ -1,7 +1,9 @@
 //! `ensure` and `load`: images into engines, proved. `load` is `ensure` without the network.
 
+use std::sync::{Mutex, PoisonError};
+
 use larder::engine::Engine;
-use larder::ensure::{Done, Intent, Report, Wish};
+use larder::ensure::{self, Done, Intent, Report, Wish};
 use larder::oci::Platform;
 use larder::pull::{Cache, Platforms, Unpinned, Want};
 use larder::reference::{Name, Reference, Repository};
@@ -58,44 +60,65 @@ async fn all(session: &Session<'_>, order: &Order<'_>) -> Result<Exit, Failure> 
     let mut exit = Exit::Done;
     let chosen = session.engines(order.engines).await;
     for (reference, name) in &order.references {
-        for engine in &chosen {
-            let done = match engine {
-                Ok(engine) => one(session, order, reference, name, engine).await,
+        let mut engines: Vec<&dyn Engine> = Vec::new();
+        for chosen in &chosen {
+            let done = match chosen {
+                Ok(Chosen::Engine(engine)) => {
+                    engines.push(engine.as_ref());
+                    Ok(())
+                }
+                Ok(Chosen::None) => into_store(session, order, reference, name).await,
                 Err(failure) => Err(failure.clone()),
             };
-            if let Err(failure) = done {
-                let failure = failure.naming(reference);
-                session.screen.failure(about(reference, name, engine.as_ref().ok()), &failure);
-                exit = exit.max(failure.exit);
-            }
+            exit = exit.max(judge(session, (reference, name, None), done));
         }
+        exit = exit.max(into_engines(session, order, (reference, name), &engines).await);
     }
     Ok(exit)
 }
 
-async fn one(session: &Session<'_>, order: &Order<'_>, reference: &Reference, name: &Name, chosen: &Chosen) -> Result<(), Failure> {
-    let Chosen::Engine(engine) = chosen else { return into_store(session, order, reference, name).await };
+/// Says what went wrong, if anything did, and what that means for the exit code.
+fn judge(session: &Session<'_>, about: (&Reference, &Name, Option<&dyn Engine>), done: Result<(), Failure>) -> Exit {
+    let Err(failure) = done else { return Exit::Done };
+    let ((reference, name, engine), exit) = (about, failure.exit);
+    let about = json!({ "reference": reference, "name": name, "engine": engine.map(|engine| engine.about().kind) });
+    session.screen.failure(about, &failure.naming(reference));
+    exit
+}
+
+/// An image into all engines at once. What came of each is said as soon as it is known.
+async fn into_engines(session: &Session<'_>, order: &Order<'_>, of: (&Reference, &Name), engines: &[&dyn Engine]) -> Exit {
+    let (reference, name) = of;
+    let ready = session.store().and_then(|store| Ok((store, session.others(reference, &order.from)?)));
+    let (store, from) = match ready {
+        Ok(ready) => ready,
+        Err(failure) => return judge(session, (reference, name, None), Err(failure)),
+    };
     let progress = Progress::new(session.screen);
     let tell = |event| progress.tell(event);
-    let store = session.store()?;
     let cache = Cache { store: &store, upstream: order.upstream.as_ref(), tell: &tell };
-    let wish = Wish {
-        reference: reference.clone(),
-        name: name.clone(),
-        platform: order.platform.cloned(),
-        from: session.others(reference, &order.from)?,
-        unpinned: order.unpinned,
+    let wish = Wish { reference: reference.clone(), name: name.clone(), platform: order.platform.cloned(), from, unpinned: order.unpinned };
+    let worst = Mutex::new(Exit::Done);
+    let said = |engine, done| {
+        let exit = judge(session, (reference, name, Some(engine)), done);
+        let mut worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
+        *worst = worst.max(exit);
     };
     if order.dry_run {
-        let intent = cache.intend(&wish, engine.as_ref()).await?;
-        drop(progress);
-        say_intent(session, reference, name, engine.as_ref(), &intent);
+        for engine in engines {
+            let intent = cache.intend(&wish, *engine).await;
+            said(*engine, intent.map(|intent| say_intent(session, of, *engine, &intent)).map_err(Failure::from));
+        }
     } else {
-        let report = cache.ensure(&wish, engine.as_ref()).await?;
-        drop(progress);
-        say(session, reference, engine.as_ref(), &report);
+        let done = |place: usize, report: ensure::Result<Report>| {
+            let engine = engines[place];
+            progress.end(engine.about().kind);
+            said(engine, report.map(|report| say(session, reference, engine, &report)).map_err(Failure::from));
+        };
+        cache.ensure_each(&wish, engines, &done).await;
     }
-    Ok(())
+    let worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
+    *worst
 }
 
 /// `--engine none`: the image is brought into the store, and no further.
@@ -111,14 +134,6 @@ async fn into_store(session: &Session<'_>, order: &Order<'_>, reference: &Refere
     pull::one(session, order.upstream.as_ref(), &want, order.dry_run).await
 }
 
-fn about(reference: &Reference, name: &Name, chosen: Option<&Chosen>) -> Value {
-    let engine = match chosen {
-        Some(Chosen::Engine(engine)) => Some(engine.about().kind),
-        _ => None,
-    };
-    json!({ "reference": reference, "name": name, "engine": engine })
-}
-
 fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, report: &Report) {
     let (pin, kind) = (&report.pin, engine.about().kind);
     warn(session, reference, report);
@@ -131,6 +146,9 @@ fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, report
     if let Done::Replaced(before) = &report.done {
         text.push_str(&format!("\n  before: {}", display::shown(before)));
     }
+    if let Some(lacked) = &report.lacked {
+        text.push_str(&format!("\n  sent:   {}", display::sent(report.sent, lacked)));
+    }
     text.push_str(&format!("\n  pinned: {}\n  use:    {}", pin.pinned(), report.usable));
     let replaced = match &report.done {
         Done::Replaced(before) => display::shown_json(before),
@@ -140,7 +158,9 @@ fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, report
         display::pin_json(pin),
         json!({
             "reference": reference, "engine": kind, "status": status, "proof": display::proof_json(report.proof), "use": report.usable,
-            "replaced": replaced, "fetched_bytes": report.fetched, "sent_bytes": report.sent, "tag_now": display::tag_now_json(report.tag_now),
+            "replaced": replaced, "fetched_bytes": report.fetched, "sent_bytes": report.sent,
+            "sent_layers": report.lacked.as_ref().map(|lacked| lacked.layers.len()),
+            "held_layers": report.lacked.as_ref().map(|lacked| lacked.held.len()), "tag_now": display::tag_now_json(report.tag_now),
         }),
     );
     session.screen.result(json, &text, &report.usable);
@@ -154,20 +174,24 @@ fn warn(session: &Session<'_>, reference: &Reference, report: &Report) {
     }
 }
 
-fn say_intent(session: &Session<'_>, reference: &Reference, name: &Name, engine: &dyn Engine, intent: &Intent) {
+fn say_intent(session: &Session<'_>, (reference, name): (&Reference, &Name), engine: &dyn Engine, intent: &Intent) {
     let kind = engine.about().kind;
     let before = intent.checked.as_ref().and_then(|c| c.shown.as_ref());
-    let Some((image, plan)) = &intent.image else {
+    let Some((image, plan, lacking)) = &intent.image else {
         let json = json!({ "reference": reference, "name": name, "engine": kind, "status": "held", "dry_run": true });
         session.screen.result(json, &format!("{name}: held by {kind}, nothing to do"), &name.to_string());
         return;
     };
     let mut text = format!(
-        "{name}: would be loaded into {kind}, {} in {}\n  fetch:  {}, {}",
+        "{name}: would be loaded into {kind}, {} in {}\n  fetch:  {}, {}\n  send:   {}, {}; {kind} has {}, {}",
         display::size(image.size()),
-        display::count(image.layers.len(), "layer"),
+        display::count(lacking.layers.len() + lacking.held.len(), "layer"),
         display::count(plan.missing.len(), "blob"),
         display::size(plan.missing_bytes()),
+        display::count(lacking.layers.len(), "layer"),
+        display::size(lacking.bytes()),
+        display::count(lacking.held.len(), "layer"),
+        display::size(lacking.held_bytes()),
     );
     if let Some(before) = before {
         text.push_str(&format!("\n  before: {}", display::shown(before)));
@@ -175,7 +199,9 @@ fn say_intent(session: &Session<'_>, reference: &Reference, name: &Name, engine:
     let json = json!({
         "reference": reference, "name": name, "engine": kind, "status": "would-load", "dry_run": true, "platform": image.platform,
         "root": image.root.digest, "manifest": image.manifest.digest, "image_id": image.config.digest,
-        "missing_in_store": plan.missing, "fetch_bytes": plan.missing_bytes(), "replaces": before.map(display::shown_json),
+        "missing_in_store": plan.missing, "fetch_bytes": plan.missing_bytes(),
+        "missing_in_engine": lacking.layers, "send_bytes": lacking.bytes(), "held_by_engine": lacking.held,
+        "held_bytes": lacking.held_bytes(), "replaces": before.map(display::shown_json),
     });
     session.screen.result(json, &text, &name.to_string());
 }

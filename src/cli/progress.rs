@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use larder::digest::Digest;
+use larder::engine::Kind;
 use larder::event::Event;
 
 use super::display::{self, Screen};
@@ -22,14 +23,22 @@ struct State {
     blobs: HashMap<Digest, ProgressBar>,
     /// Bytes counted in `all` for each blob on its way.
     came: HashMap<Digest, u64>,
-    load: Option<ProgressBar>,
+    /// One for each engine.
+    loads: HashMap<String, Load>,
+}
+
+/// A load on its way.
+struct Load {
+    bar: ProgressBar,
+    /// Bytes unpacked of each layer that the engine told of, and how many there are.
+    unpacked: HashMap<String, (u64, u64)>,
 }
 
 impl<'a> Progress<'a> {
     pub(crate) fn new(screen: &'a Screen) -> Progress<'a> {
         let bars = screen.bars().then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
         screen.through(bars.clone());
-        let state = State { all: None, blobs: HashMap::new(), came: HashMap::new(), load: None };
+        let state = State { all: None, blobs: HashMap::new(), came: HashMap::new(), loads: HashMap::new() };
         Progress { screen, state: Mutex::new(state), bars }
     }
 
@@ -38,6 +47,14 @@ impl<'a> Progress<'a> {
         match &self.bars {
             Some(bars) => self.draw(bars, &mut state, event),
             None => self.say(event),
+        }
+    }
+
+    /// What became of the load into this engine is known.
+    pub(crate) fn end(&self, engine: Kind) {
+        let Ok(mut state) = self.state.lock() else { return };
+        if let Some(load) = state.loads.remove(&engine.to_string()) {
+            load.bar.finish_and_clear();
         }
     }
 
@@ -72,6 +89,9 @@ impl<'a> Progress<'a> {
                 self.screen.note(&format!("trying again in {:.1} s: {what}: {why}", after.as_secs_f32()));
             }
             Event::BlobRestarted { digest } => self.screen.note(&format!("{digest} did not verify; fetching it again from its beginning")),
+            Event::LoadRefused { engine, name, why } => {
+                self.screen.note(&format!("{name}: {engine} did not take a part of it, and is sent all: {why}"));
+            }
             _ => {}
         }
     }
@@ -116,14 +136,24 @@ impl<'a> Progress<'a> {
                     ProgressBar::new(bytes)
                         .with_style(style("{msg:22} {bar:28} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}")),
                 );
-                state.load = Some(bar.with_message(format!("loading into {engine}")));
+                let bar = bar.with_message(format!("loading into {engine}"));
+                state.loads.insert(engine, Load { bar, unpacked: HashMap::new() });
             }
-            Event::LoadProgress { bytes } => state.load.iter().for_each(|bar| bar.inc(bytes)),
-            Event::LoadSent => state.load.iter().for_each(|bar| bar.set_message("sent; it unpacks")),
-            Event::LoadFinished => {
-                if let Some(bar) = state.load.take() {
-                    bar.finish_and_clear();
+            Event::LoadProgress { engine, bytes } => state.loads.get(&engine).iter().for_each(|load| load.bar.inc(bytes)),
+            Event::LoadSent { engine } => {
+                state.loads.get(&engine).iter().for_each(|load| load.bar.set_message(format!("{engine} unpacks")));
+            }
+            Event::LoadUnpacking { engine, layer, bytes, of } => {
+                if let Some(load) = state.loads.get_mut(&engine) {
+                    load.unpacking(&engine, layer, bytes, of);
                 }
+            }
+            Event::LoadFinished { engine } => {
+                state.loads.get(&engine).iter().for_each(|load| load.bar.set_message(format!("{engine} is asked")));
+            }
+            Event::LoadRefused { ref engine, .. } => {
+                state.loads.remove(engine).iter().for_each(|load| load.bar.finish_and_clear());
+                self.remark(&event);
             }
             other => self.remark(&other),
         }
@@ -149,6 +179,14 @@ impl Hashing {
 impl Drop for Hashing {
     fn drop(&mut self) {
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+impl Load {
+    fn unpacking(&mut self, engine: &str, layer: String, bytes: u64, of: u64) {
+        self.unpacked.insert(layer, (bytes, of));
+        let layers = self.unpacked.values().filter(|(bytes, of)| bytes >= of).count();
+        self.bar.set_message(format!("{engine} unpacked {}", display::count(layers, "layer")));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What one run of the command works with: settings, screen, store, engines, registries.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -114,9 +115,15 @@ impl Session<'_> {
         }
         let mut chosen = Vec::new();
         for name in names {
-            chosen.push(connect(name, &environment).await);
+            match name {
+                EngineName::All => match engine::connect_all(&environment).await {
+                    Ok(engines) => chosen.extend(engines.into_iter().map(|engine| Ok(Chosen::Engine(engine)))),
+                    Err(error) => chosen.push(Err(Failure::from(&error))),
+                },
+                name => chosen.push(connect(name, &environment).await),
+            }
         }
-        chosen
+        each_once(chosen)
     }
 
     pub(crate) fn environment(&self, timeout: Duration) -> engine::Environment {
@@ -139,11 +146,28 @@ impl Session<'_> {
 async fn connect(name: EngineName, environment: &engine::Environment) -> Result<Chosen, Failure> {
     let choice = match name {
         EngineName::None => return Ok(Chosen::None),
-        EngineName::Auto => engine::Choice::Auto,
+        EngineName::Auto | EngineName::All => engine::Choice::Auto,
         EngineName::Docker => engine::Choice::Docker,
         EngineName::Podman => engine::Choice::Podman,
     };
     engine::connect(&choice, environment).await.map(Chosen::Engine).map_err(|e| Failure::from(&e))
+}
+
+/// An engine that is reached in two ways, by two of its names, is one engine.
+fn each_once(mut chosen: Vec<Result<Chosen, Failure>>) -> Vec<Result<Chosen, Failure>> {
+    let mut seen = HashSet::new();
+    chosen.retain(|chosen| match chosen {
+        Ok(Chosen::Engine(engine)) => seen.insert(address(engine.as_ref())),
+        _ => true,
+    });
+    chosen
+}
+
+/// Where an engine listens, however that is written: `/var/run` leads to `/run`.
+fn address(engine: &dyn Engine) -> String {
+    let address = &engine.about().address;
+    let socket = address.strip_prefix("unix://").and_then(|path| Path::new(path).canonicalize().ok());
+    socket.map_or_else(|| address.clone(), |path| path.display().to_string())
 }
 
 /// A reference as it was written on the command line.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Kind, Place};
@@ -113,7 +114,7 @@ pub enum EngineError {
     },
     /// The image could not leave the store whole; the engine was cut off and has not loaded it.
     #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    Archive(#[from] Arc<ArchiveError>),
     /// An address is not one that engines have.
     #[error("`{address}` is not the address of an engine")]
     Address {
@@ -166,7 +167,10 @@ impl EngineError {
     /// The blob that turned out damaged on its way out, if that ended the load. It was set aside.
     pub fn damaged(&self) -> Option<Digest> {
         match self {
-            EngineError::Archive(ArchiveError::Store(StoreError::Damaged { found, .. })) => Some(found.expected),
+            EngineError::Archive(error) => match &**error {
+                ArchiveError::Store(StoreError::Damaged { found, .. }) => Some(found.expected),
+                _ => None,
+            },
             _ => None,
         }
     }

@@ -9,8 +9,10 @@
 mod discover;
 mod docker;
 mod error;
+mod has;
 mod podman;
 pub mod proof;
+mod reading;
 mod send;
 mod shown;
 mod wire;
@@ -21,13 +23,16 @@ use std::pin::Pin as Pinned;
 
 pub use discover::Environment;
 pub use error::EngineError;
+pub use has::Relative;
+pub use reading::Seat;
+pub use send::Parcel;
 pub use shown::{IdOf, Shown};
 
 use crate::event::Tell;
 use crate::oci::{Image, Platform};
 use crate::pin::Pin;
+use crate::plan::Lacking;
 use crate::reference::Name;
-use crate::store::Store;
 use wire::Wire;
 
 /// What an engine's method returns: a future that can be sent to another thread.
@@ -80,8 +85,13 @@ pub trait Engine: Send + Sync {
     /// What it shows under a name; `None` if it knows nothing under exactly that name.
     fn inspect<'a>(&'a self, name: &'a Name) -> Answer<'a, Option<Shown>>;
 
-    /// Sends the image and returns how many bytes that took, when the engine has answered. Never a proof.
-    fn load<'a>(&'a self, store: &'a Store, image: &'a Image, name: &'a Name, tell: &'a Tell<'a>) -> Answer<'a, u64>;
+    /// What it lacks of an image's layers, as far as it tells quickly: it is asked about the image that it shows under the name, about
+    /// relatives, and about all its images only where that is cheap.
+    fn lacks<'a>(&'a self, image: &'a Image, shown: Option<&'a Shown>, relatives: &'a [Relative]) -> Answer<'a, Lacking>;
+
+    /// Sends an image, or the part of it that it lacks, and returns how many bytes that took, when the engine has answered. Never a
+    /// proof; but where it fails, the name is what it was.
+    fn load<'a>(&'a self, parcel: Parcel<'a>, tell: &'a Tell<'a>) -> Answer<'a, u64>;
 
     /// The reference that means the image in this very engine and works without a network.
     fn usable(&self, pin: &Pin, shown: &Shown) -> String;
@@ -131,6 +141,18 @@ pub async fn connect(choice: &Choice, environment: &Environment) -> Result<Box<d
         }
     }
     Err(EngineError::NoneAnswered { asked })
+}
+
+/// Connects to every engine that answers, wherever settings and habit name one.
+pub async fn connect_all(environment: &Environment) -> Result<Vec<Box<dyn Engine>>, EngineError> {
+    let (mut engines, mut asked) = (Vec::new(), Vec::new());
+    for Candidate { kind, address, found_by, answer } in survey(environment).await {
+        match answer {
+            Ok(engine) => engines.push(engine),
+            Err(why) => asked.push((Place { kind, address, found_by }, why)),
+        }
+    }
+    if engines.is_empty() { Err(EngineError::NoneAnswered { asked }) } else { Ok(engines) }
 }
 
 /// Asks everywhere that settings and habit name, all at once.

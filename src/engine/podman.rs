@@ -1,21 +1,23 @@
 //! Podman.
 //!
 //! Owns the questions to podman's own API, libpod, and the reading of its answers. Always true: only the image ID says what an image is; the
-//! digests that podman lists beside it say how it may be called, and podman lists more of them than belong to a name.
+//! digests that podman lists beside it say how it may be called, and podman lists more of them than belong to a name. A load happens whole or not
+//! at all.
 
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
+use super::has::{self, Relative};
 use super::send::{self, Parcel};
 use super::shown::{self, Shown};
-use super::wire::{Wire, encoded};
+use super::wire::{Line, Wire, encoded};
 use super::{About, Answer, Engine, EngineError, Kind, Storage};
 use crate::archive::Layers;
 use crate::event::{Event, Tell};
 use crate::oci::{Image, Platform};
 use crate::pin::Pin;
+use crate::plan::Lacking;
 use crate::reference::Name;
-use crate::store::Store;
 
 /// The oldest version of libpod's API that is asked for; newer services still speak it.
 const LIBPOD: &str = "/v4.0.0/libpod";
@@ -39,12 +41,36 @@ impl Podman {
 
     async fn take(&self, parcel: Parcel<'_>, tell: &Tell<'_>) -> Result<u64, EngineError> {
         let name = parcel.name;
-        let (reply, sent) = send::send(&self.wire, &format!("{LIBPOD}/images/load"), parcel, tell).await?;
+        let path = format!("{LIBPOD}/images/load");
+        let form = send::Form { layers: Layers::AsStored, name };
+        // It says nothing before the end.
+        let (reply, sent) = send::send(&self.wire, &path, parcel, form, (tell, &mut |_| Line::Kept)).await?;
         if reply.status != hyper::StatusCode::OK {
             return Err(EngineError::NotLoaded { place: self.wire.place.clone(), name: name.clone(), said: reply.words() });
         }
-        tell(Event::LoadFinished);
+        tell(Event::LoadFinished { engine: self.about.kind.to_string() });
         Ok(sent)
+    }
+
+    /// Whether it took this manifest once for an image that it still has, and so knows its blobs.
+    async fn knows(&self, relative: &Relative) -> Result<bool, EngineError> {
+        let name = format!("{}@{}", relative.repository, relative.manifest);
+        let reply = self.wire.get(&format!("{LIBPOD}/images/{}/exists", encoded(&name))).await?;
+        Ok(reply.status == hyper::StatusCode::NO_CONTENT)
+    }
+
+    /// Podman finds layers by the digests of their blobs: those of an image it took, from the same registry or from larder. Of an image
+    /// under the same name it is not known whether its layers came in these blobs; that is for the load to find out.
+    async fn has(&self, image: &Image, shown: Option<&Shown>, relatives: &[Relative]) -> Result<Lacking, EngineError> {
+        let mut held = has::like_shown(image, shown);
+        for relative in relatives {
+            if let Some(common) = has::in_common(image, relative, &held)
+                && self.knows(relative).await?
+            {
+                held.extend(common);
+            }
+        }
+        Ok(Lacking::new(image, &held))
     }
 }
 
@@ -61,8 +87,12 @@ impl Engine for Podman {
         Box::pin(self.look(name))
     }
 
-    fn load<'a>(&'a self, store: &'a Store, image: &'a Image, name: &'a Name, tell: &'a Tell<'a>) -> Answer<'a, u64> {
-        Box::pin(self.take(Parcel { store, image, name, layers: Layers::AsStored }, tell))
+    fn lacks<'a>(&'a self, image: &'a Image, shown: Option<&'a Shown>, relatives: &'a [Relative]) -> Answer<'a, Lacking> {
+        Box::pin(self.has(image, shown, relatives))
+    }
+
+    fn load<'a>(&'a self, parcel: Parcel<'a>, tell: &'a Tell<'a>) -> Answer<'a, u64> {
+        Box::pin(self.take(parcel, tell))
     }
 
     fn usable(&self, pin: &Pin, shown: &Shown) -> String {

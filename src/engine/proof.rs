@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{IdOf, Shown};
-use crate::digest::Verified;
+use crate::digest::{Digest, Verified};
 use crate::pin::{Identity, Pin};
 
 /// How it was proved.
@@ -39,7 +39,7 @@ pub fn prove(pin: &Pin, shown: Option<&Shown>, config: Option<&Verified>) -> Sta
     match (shown.id_of, pin.answers_to(&shown.id)) {
         (IdOf::Config, Some(Identity::ImageId)) => held_if(shown.complete, Proof::Identity(Identity::ImageId)),
         (IdOf::Target, Some(identity @ (Identity::Root | Identity::Manifest))) => {
-            held_if(has_content(pin, shown), Proof::Identity(identity))
+            held_if(has_content(&pin.manifest.digest, shown), Proof::Identity(identity))
         }
         (IdOf::Target, _) if config.is_some_and(|config| same_content(pin, shown, config)) => held_if(shown.complete, Proof::Content),
         _ => Standing::Another,
@@ -50,9 +50,9 @@ fn held_if(complete: bool, proof: Proof) -> Standing {
     if complete { Standing::Held(proof) } else { Standing::Incomplete }
 }
 
-/// An index may be there with another platform's content, or with none.
-fn has_content(pin: &Pin, shown: &Shown) -> bool {
-    shown.complete && (shown.manifests.is_empty() || shown.manifests.contains(&pin.manifest.digest))
+/// Whether the content of this manifest is there: an index may be there with another platform's content, or with none.
+pub(super) fn has_content(manifest: &Digest, shown: &Shown) -> bool {
+    shown.complete && (shown.manifests.is_empty() || shown.manifests.contains(manifest))
 }
 
 /// The parts of a config that say how a container is run, as far as docker shows them.
@@ -109,7 +109,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::digest::Digest;
     use crate::oci::{Config, Descriptor, Image, Manifest};
 
     fn descriptor(of: &str) -> Descriptor {

@@ -1,73 +1,103 @@
-//! An image on its way from the store into an engine.
+//! An image on its way from the store into an engine that takes archives.
 //!
-//! Owns the seam between the two: a blocking thread reads, hashes and writes the archive into a bounded channel, and the channel is the
-//! body of the request. Always true: few chunks are in flight, however large the image; when the archive fails, the request is cut off
-//! before its announced length and the archive's error is the one that is reported.
+//! Owns the request: its body is what a [`reading`](super::reading) gives, and its progress is told. Always true: when the archive fails, the
+//! request is cut off before its announced length, and the archive's error is the one that is reported.
 
-use std::io::{self, Write};
+use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::EngineError;
-use super::wire::{Failure, Reply, Wire};
-use crate::archive::{Archive, ArchiveError, Layers};
+use super::reading::{Chunks, Cut, Seat};
+use super::wire::{Failure, Hear, Reply, Wire};
+use crate::archive::{Archive, ArchiveError, Layers, Parts};
+use crate::digest::Digest;
 use crate::event::{Event, Tell};
 use crate::oci::Image;
 use crate::reference::Name;
 use crate::store::Store;
 
-/// How many bytes are handed over at once.
-const CHUNK: usize = 256 << 10;
-/// How many chunks wait for the engine at most.
-const IN_FLIGHT: usize = 4;
+/// An image for an engine: what is sent, under which name.
+pub struct Parcel<'a> {
+    /// Where it lies.
+    pub store: &'a Store,
+    /// The image.
+    pub image: &'a Image,
+    /// The name it is to bear.
+    pub name: &'a Name,
+    /// Layers that the engine has, so that they need not be sent, by the digests of their blobs.
+    pub held: &'a BTreeSet<Digest>,
+    /// The reading of the store that it comes from.
+    pub seat: Seat,
+}
 
-/// What is sent, and under which name.
-pub(super) struct Parcel<'a> {
-    pub(super) store: &'a Store,
-    pub(super) image: &'a Image,
-    pub(super) name: &'a Name,
+impl<'a> Parcel<'a> {
+    /// All of an image, from a reading of its own. Made within a runtime.
+    pub fn whole(store: &'a Store, image: &'a Image, name: &'a Name) -> Parcel<'a> {
+        const NONE: &BTreeSet<Digest> = &BTreeSet::new();
+        Parcel { store, image, name, held: NONE, seat: Seat::alone() }
+    }
+}
+
+/// How an engine wants an archive.
+pub(super) struct Form<'a> {
     pub(super) layers: Layers,
+    /// The name in it.
+    pub(super) name: &'a Name,
 }
 
 /// Posts the image's archive to `path`; returns the engine's answer and the size of the archive.
-pub(super) async fn send(wire: &Wire, path: &str, parcel: Parcel<'_>, tell: &Tell<'_>) -> Result<(Reply, u64), EngineError> {
-    let (store, image, name, layers) = (parcel.store.clone(), parcel.image.clone(), parcel.name.clone(), parcel.layers);
-    let archive = blocking(move || Archive::new(&store, &image, &name, layers)).await?;
+pub(super) async fn send(
+    wire: &Wire,
+    path: &str,
+    parcel: Parcel<'_>,
+    form: Form<'_>,
+    (tell, hear): (&Tell<'_>, &mut Hear<'_>),
+) -> Result<(Reply, u64), EngineError> {
+    let engine = wire.place.kind.to_string();
+    let parts = Parts { layers: form.layers, without: parcel.held.clone() };
+    let (store, image, name) = (parcel.store.clone(), parcel.image.clone(), form.name.clone());
+    let archive = blocking(move || Archive::new(&store, &image, &name, &parts)).await.map_err(Arc::new)?;
     let size = archive.size();
-    tell(Event::LoadStarted { engine: wire.place.kind.to_string(), name: parcel.name.clone(), bytes: size });
-    let (chunks, body) = mpsc::channel(IN_FLIGHT);
+    tell(Event::LoadStarted { engine: engine.clone(), name: parcel.name.clone(), bytes: size });
     let (taken, progress) = watch::channel(0);
-    let writing = blocking(move || write(&archive, chunks));
-    let sent = watched(wire.upload(path, Upload { chunks: body, size, taken }), progress, size, tell).await;
-    // The body is gone by now, so the thread ends at its next chunk, if it has not ended.
-    match (writing.await, sent) {
-        // The thread could write no more because the engine took no more: what the engine said or did tells why.
-        (Ok(()) | Err(ArchiveError::Write { .. }), (Ok(reply), _)) => Ok((reply, size)),
-        (Ok(()) | Err(ArchiveError::Write { .. }), (Err(failure), sent)) => Err(match failure {
+    let cut = Arc::new(OnceLock::new());
+    let body = Upload { chunks: parcel.seat.take(archive), size, taken, cut: cut.clone() };
+    let sent = watched(wire.upload(path, body, hear), progress, size, (&engine, tell)).await;
+    match (cut.get(), sent) {
+        (Some(error), _) => Err(Arc::clone(error).into()),
+        (None, (Ok(reply), _)) => Ok((reply, size)),
+        (None, (Err(failure), sent)) => Err(match failure {
             Failure::Connecting(source) => wire.unreachable(source),
             Failure::Talking(source) => {
                 EngineError::LoadBroken { place: wire.place.clone(), name: parcel.name.clone(), sent, size, source }
             }
             Failure::TooLong => wire.too_long(path),
         }),
-        (Err(error), _) => Err(error.into()),
     }
 }
 
 /// Runs the upload and tells how far it is; returns what came of it and how many bytes the engine took.
-async fn watched<T>(upload: impl Future<Output = T>, mut progress: watch::Receiver<u64>, size: u64, tell: &Tell<'_>) -> (T, u64) {
+async fn watched<T>(
+    upload: impl Future<Output = T>,
+    mut progress: watch::Receiver<u64>,
+    size: u64,
+    (engine, tell): (&str, &Tell<'_>),
+) -> (T, u64) {
     let mut upload = pin!(upload);
+    let engine = || engine.to_owned();
     let mut told = 0;
     let mut catch_up = |taken: u64| {
         if taken > told {
-            tell(Event::LoadProgress { bytes: taken - told });
+            tell(Event::LoadProgress { engine: engine(), bytes: taken - told });
             if taken == size {
-                tell(Event::LoadSent);
+                tell(Event::LoadSent { engine: engine() });
             }
         }
         told = taken;
@@ -90,51 +120,14 @@ fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> imp
     async { thread.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())) }
 }
 
-fn write(archive: &Archive, chunks: mpsc::Sender<Result<Bytes, Cut>>) -> Result<(), ArchiveError> {
-    let mut out = Chunks { chunks, next: Vec::with_capacity(CHUNK) };
-    let written = archive.write_to(&mut out);
-    if written.is_err() {
-        let _ = out.chunks.blocking_send(Err(Cut));
-    }
-    written
-}
-
-/// The archive ended before its time.
-#[derive(Debug, thiserror::Error)]
-#[error("the archive could not be read to its end")]
-struct Cut;
-
-/// Gathers what is written into chunks.
-struct Chunks {
-    chunks: mpsc::Sender<Result<Bytes, Cut>>,
-    next: Vec<u8>,
-}
-
-impl Write for Chunks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(CHUNK - self.next.len());
-        self.next.extend_from_slice(&bytes[..taken]);
-        if self.next.len() == CHUNK {
-            self.flush()?;
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.next.is_empty() {
-            return Ok(());
-        }
-        let chunk = std::mem::replace(&mut self.next, Vec::with_capacity(CHUNK)).into();
-        self.chunks.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
 /// The body of the request.
 struct Upload {
-    chunks: mpsc::Receiver<Result<Bytes, Cut>>,
+    chunks: Chunks,
     size: u64,
     /// How many bytes the connection took.
     taken: watch::Sender<u64>,
+    /// Why the archive ended before its time, if it did.
+    cut: Arc<OnceLock<Arc<ArchiveError>>>,
 }
 
 impl Body for Upload {
@@ -142,10 +135,15 @@ impl Body for Upload {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        self.chunks.poll_recv(cx).map_ok(|chunk| {
+        let chunk = std::task::ready!(self.chunks.poll_recv(cx));
+        if let Some(Err(Cut(why))) = &chunk {
+            self.cut.get_or_init(|| why.clone());
+        }
+        Poll::Ready(chunk.map(|chunk| {
+            let chunk = chunk?;
             self.taken.send_modify(|taken| *taken += chunk.len() as u64);
-            Frame::data(chunk)
-        })
+            Ok(Frame::data(chunk))
+        }))
     }
 
     fn size_hint(&self) -> SizeHint {

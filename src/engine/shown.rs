@@ -102,6 +102,23 @@ impl Listed {
     }
 }
 
+/// The digests of the unpacked layers, in an answer about whatever name or digest.
+pub(super) fn diff_ids(raw: &Value) -> Result<Vec<Digest>, serde_json::Error> {
+    Inspected::deserialize(raw).map(|seen| seen.root_fs.layers)
+}
+
+/// The platform manifests of which all is there, in an answer about whatever name or digest.
+pub(super) fn ready(raw: &Value) -> Result<Vec<Digest>, serde_json::Error> {
+    Inspected::deserialize(raw).map(|seen| seen.ready())
+}
+
+impl Inspected {
+    fn ready(&self) -> Vec<Digest> {
+        let layers = self.root_fs.layers.len();
+        self.manifests.iter().flatten().filter(|m| m.is_ready(layers)).map(|m| m.id).collect()
+    }
+}
+
 /// Reads an engine's answer about `name`; `None` if it is about something else.
 pub(super) fn read(kind: Kind, name: &Name, raw: Value) -> Result<Option<Shown>, serde_json::Error> {
     let seen = Inspected::deserialize(&raw)?;
@@ -122,8 +139,7 @@ pub(super) fn read(kind: Kind, name: &Name, raw: Value) -> Result<Option<Shown>,
     let id: Digest = seen.id.parse().or_else(|_| Digest::from_hex(&seen.id)).map_err(serde::de::Error::custom)?;
     // Before API 1.48 nothing tells the image stores apart but this: a config's digest is never that of a manifest.
     let target = kind == Kind::Docker && (seen.descriptor.is_some() || digests.contains(&id));
-    let layers = seen.root_fs.layers.len();
-    let manifests: Vec<Digest> = seen.manifests.iter().flatten().filter(|m| m.is_ready(layers)).map(|m| m.id).collect();
+    let manifests = seen.ready();
     Ok(Some(Shown {
         id,
         id_of: if target { IdOf::Target } else { IdOf::Config },

@@ -42,6 +42,17 @@ pub(super) struct Reply {
     pub(super) body: Bytes,
 }
 
+/// Called with every line of an answer as it comes.
+pub(super) type Hear<'a> = dyn FnMut(&str) -> Line + Send + 'a;
+
+/// What becomes of a line of an answer.
+pub(super) enum Line {
+    /// It is a part of the answer.
+    Kept,
+    /// It was dealt with.
+    Dropped,
+}
+
 /// Why a request came to nothing.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -78,12 +89,22 @@ impl Wire {
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Reply, EngineError> {
+        self.call(Method::GET, path).await
+    }
+
+    /// Has something small done that succeeds with this status.
+    pub(super) async fn must(&self, method: Method, path: &str, status: StatusCode) -> Result<(), EngineError> {
+        let reply = self.call(method.clone(), path).await?;
+        if reply.status == status { Ok(()) } else { Err(self.refused(&shown(&method, path), &reply)) }
+    }
+
+    async fn call(&self, method: Method, path: &str) -> Result<Reply, EngineError> {
         let asked = async {
-            let request = self.request(Method::GET, path, Empty::<Bytes>::new());
-            self.exchange(request).await
+            let request = self.request(method.clone(), path, Empty::<Bytes>::new());
+            self.exchange(request, &mut |_| Line::Kept).await
         };
         let place = self.place.clone();
-        let request = shown(&Method::GET, path);
+        let request = shown(&method, path);
         match tokio::time::timeout(self.limit, asked).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(Failure::Connecting(source))) => Err(EngineError::Unreachable { place, source }),
@@ -93,15 +114,15 @@ impl Wire {
         }
     }
 
-    /// Sends a body of known length and returns what the engine answers, whenever that is.
-    pub(super) async fn upload<B>(&self, path: &str, body: B) -> Result<Reply, Failure>
+    /// Sends a body of known length and returns what the engine answers, whenever that is, without the lines that `hear` dropped.
+    pub(super) async fn upload<B>(&self, path: &str, body: B, hear: &mut Hear<'_>) -> Result<Reply, Failure>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::error::Error + Send + Sync,
     {
         let mut request = self.request(Method::POST, path, body);
         request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-tar"));
-        self.exchange(request).await
+        self.exchange(request, hear).await
     }
 
     pub(super) fn too_long(&self, path: &str) -> EngineError {
@@ -131,7 +152,7 @@ impl Wire {
         request.expect("hosts and paths were checked or encoded when they were read")
     }
 
-    async fn exchange<B>(&self, request: Request<B>) -> Result<Reply, Failure>
+    async fn exchange<B>(&self, request: Request<B>, hear: &mut Hear<'_>) -> Result<Reply, Failure>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::error::Error + Send + Sync,
@@ -144,18 +165,18 @@ impl Wire {
         };
         let late = |_| io::Error::from(io::ErrorKind::TimedOut);
         let socket = tokio::time::timeout(self.limit, connecting).await.map_err(late).flatten().map_err(Failure::Connecting)?;
-        talk(socket, request).await
+        talk(socket, request, hear).await
     }
 }
 
-async fn talk<B>(socket: Box<dyn Socket>, request: Request<B>) -> Result<Reply, Failure>
+async fn talk<B>(socket: Box<dyn Socket>, request: Request<B>, hear: &mut Hear<'_>) -> Result<Reply, Failure>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync,
 {
     let io = TokioIo::new(Patient { socket, broken: false });
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(Failure::Talking)?;
-    let mut answered = pin!(async move { collect(sender.send_request(request).await.map_err(Failure::Talking)?).await });
+    let mut answered = pin!(async move { collect(sender.send_request(request).await.map_err(Failure::Talking)?, hear).await });
     tokio::select! {
         biased;
         reply = &mut answered => return reply,
@@ -206,18 +227,27 @@ fn shown(method: &Method, path: &str) -> String {
     format!("{method} {path}")
 }
 
-async fn collect(response: Response<Incoming>) -> Result<Reply, Failure> {
+async fn collect(response: Response<Incoming>, hear: &mut Hear<'_>) -> Result<Reply, Failure> {
     let (head, mut body) = response.into_parts();
-    let mut bytes = BytesMut::new();
+    let (mut kept, mut line) = (BytesMut::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(Failure::Talking)?.into_data() {
-            if bytes.len() + data.len() > ANSWER_LIMIT {
+        let Ok(data) = frame.map_err(Failure::Talking)?.into_data() else { continue };
+        for piece in data.split_inclusive(|byte| *byte == b'\n') {
+            if kept.len() + line.len() + piece.len() > ANSWER_LIMIT {
                 return Err(Failure::TooLong);
             }
-            bytes.extend_from_slice(&data);
+            line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                let whole = line.split();
+                match hear(&String::from_utf8_lossy(&whole)) {
+                    Line::Kept => kept.extend_from_slice(&whole),
+                    Line::Dropped => {}
+                }
+            }
         }
     }
-    Ok(Reply { status: head.status, headers: head.headers, body: bytes.freeze() })
+    kept.extend_from_slice(&line);
+    Ok(Reply { status: head.status, headers: head.headers, body: kept.freeze() })
 }
 
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -324,7 +354,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_read_though_writing_failed() {
         let request = Request::post("/").body(Full::new(Bytes::from(vec![0; 1 << 20]))).unwrap();
-        let reply = talk(Box::new(GivesUp { written: 0, reads: 0 }), request).await.unwrap();
+        let reply = talk(Box::new(GivesUp { written: 0, reads: 0 }), request, &mut |_| Line::Kept).await.unwrap();
         assert_eq!((reply.status.as_u16(), reply.words().as_str()), (500, "no room"));
     }
 

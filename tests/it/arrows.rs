@@ -16,13 +16,13 @@ const PLAN: &[(&str, &[&str])] = &[
     ("event", &["digest", "reference"]),
     ("pin", &["digest", "oci", "reference"]),
     ("store", &["digest", "json", "oci", "pin", "reference"]),
-    ("plan", &["oci", "store"]),
+    ("plan", &["digest", "oci", "store"]),
     ("upstream", &["digest", "event", "json", "oci", "reference"]),
     ("archive", &["digest", "oci", "reference", "store"]),
     ("pull", &["digest", "event", "oci", "pin", "plan", "reference", "store", "upstream"]),
-    ("engine", &["archive", "digest", "event", "json", "oci", "pin", "reference", "store"]),
-    ("ensure", &["engine", "oci", "pin", "plan", "pull", "reference", "store"]),
-    ("cli", &["archive", "digest", "engine", "ensure", "event", "oci", "pin", "pull", "reference", "store", "upstream"]),
+    ("engine", &["archive", "digest", "event", "json", "oci", "pin", "plan", "reference", "store"]),
+    ("ensure", &["digest", "engine", "event", "oci", "pin", "plan", "pull", "reference", "store"]),
+    ("cli", &["archive", "digest", "engine", "ensure", "event", "oci", "pin", "plan", "pull", "reference", "store", "upstream"]),
 ];
 
 /// A file with more lines of code has a seam in it. Comments and unit tests do not count.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use larder::digest::Verified;
-use larder::engine::{self, Choice, Engine, EngineError, Environment, Kind};
+use larder::engine::{self, Choice, Engine, EngineError, Environment, Kind, Parcel};
 use larder::event;
 use larder::oci::{Config, Descriptor, Document, Image};
 use larder::pin::Pin;
@@ -148,7 +148,7 @@ async fn the_engine_is_what_answers() {
 
 /// An engine that says it is docker and answers a load with this text, before it has read much of the archive.
 async fn hasty(folder: &Path, answer: &str) -> Box<dyn Engine> {
-    const DOCKER: &str = r#"{"Version":"26.1.5","ApiVersion":"1.45","Os":"linux","Arch":"amd64"}"#;
+    const DOCKER: &str = r#"{"Version":"20.10.24","ApiVersion":"1.41","Os":"linux","Arch":"amd64"}"#;
     let socket = folder.join("hasty.sock");
     let _ = fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).unwrap();
@@ -176,7 +176,8 @@ async fn an_engine_that_gives_up_early_is_heard() {
     let folder = tempfile::tempdir().unwrap();
     let large = Recipe { layers: 1, layer_size: 4_000_000, compression: Compression::None, ..Recipe::default() }.make();
     let stored = stored(&large, "app:v1");
-    let load = async |engine: Box<dyn Engine>| engine.load(&stored.store, &stored.image, &stored.pin.name, &event::silent).await;
+    let load =
+        async |engine: Box<dyn Engine>| engine.load(Parcel::whole(&stored.store, &stored.image, &stored.pin.name), &event::silent).await;
 
     let full = with_status(200, "{\"errorDetail\":{\"message\":\"no space left on device\"},\"error\":\"no space\"}\r\n");
     // Whether the answer or the closed connection is seen first is a matter of luck.

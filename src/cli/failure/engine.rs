@@ -46,7 +46,7 @@ impl From<&EngineError> for Failure {
                     .with("asked", request)
                     .with("it said", format!("{said} (status {status})"))
             }
-            EngineError::Archive(source) => Failure::from(source),
+            EngineError::Archive(source) => Failure::from(&**source),
             EngineError::Address { setting, expected, .. } => refused("address").with("from", setting).with("expected", expected),
             EngineError::Transport { .. } => {
                 refused("transport").hint("make the engine's socket available here, and set DOCKER_HOST=unix:///…")

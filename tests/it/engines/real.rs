@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use larder::archive::{Archive, ArchiveError, Layers};
+use larder::archive::{Archive, ArchiveError, Layers, Parts};
 use larder::digest::Digest;
 use larder::engine::proof::{Proof, Standing, prove};
 use larder::event::Event;
@@ -35,7 +35,7 @@ async fn standing(engine: &dyn Engine, pin: &Pin) -> Standing {
 }
 
 async fn load(engine: &dyn Engine, stored: &Stored) -> Result<u64, EngineError> {
-    engine.load(&stored.store, &stored.image, &stored.pin.name, &event::silent).await
+    engine.load(Parcel::whole(&stored.store, &stored.image, &stored.pin.name), &event::silent).await
 }
 
 /// Changes one byte in the middle of a blob on the disk.
@@ -64,7 +64,7 @@ async fn every_kind_of_image_is_loaded_and_proved(make: Make) {
         let name = if index { format!("library/app:v{number}") } else { format!("localhost:5000/app:v{number}") };
         let stored = stored(&made, &name);
         assert_eq!(standing(&*engine, &stored.pin).await, Standing::Absent);
-        loaded_as_told(&*engine, &stored).await;
+        loaded_as_told(make, &*engine, &stored).await;
         let (held, id) = identity(make, &stored.pin);
         assert_eq!(standing(&*engine, &stored.pin).await, held);
         assert_eq!(real.inspect_id(&stored.pin.name.to_string()), Some(id.clone()));
@@ -79,14 +79,18 @@ async fn every_kind_of_image_is_loaded_and_proved(make: Make) {
 }
 
 /// Loads an image and compares what is told on the way with what was sent.
-async fn loaded_as_told(engine: &dyn Engine, stored: &Stored) {
+async fn loaded_as_told(make: Make, engine: &dyn Engine, stored: &Stored) {
     let told = Mutex::new(Vec::new());
     let tell = |event| told.lock().unwrap().push(event);
-    let sent = engine.load(&stored.store, &stored.image, &stored.pin.name, &tell).await.unwrap();
+    let sent = engine.load(Parcel::whole(&stored.store, &stored.image, &stored.pin.name), &tell).await.unwrap();
     let told = told.into_inner().unwrap();
-    let bytes: u64 = told.iter().map(|event| if let Event::LoadProgress { bytes } = event { *bytes } else { 0 }).sum();
+    let bytes: u64 = told.iter().map(|event| if let Event::LoadProgress { bytes, .. } = event { *bytes } else { 0 }).sum();
     assert!(matches!(&told[0], Event::LoadStarted { bytes, .. } if *bytes == sent), "{told:?}");
-    assert_eq!((bytes, &told[told.len() - 2..]), (sent, &[Event::LoadSent, Event::LoadFinished][..]));
+    let unpacked = told.iter().any(|event| matches!(event, Event::LoadUnpacking { bytes, of, .. } if bytes == of));
+    assert_eq!(unpacked, matches!(make, Make::Docker | Make::DockerOf(_)), "{told:?}");
+    let told: Vec<_> = told.iter().filter(|event| !matches!(event, Event::LoadUnpacking { .. })).collect();
+    assert!(matches!(told[told.len() - 2..], [Event::LoadSent { .. }, Event::LoadFinished { .. }]), "{told:?}");
+    assert_eq!(bytes, sent);
 }
 
 /// Docker's media types have no name for zstd layers, but builders write one. Engines differ in what they make of it.
@@ -112,7 +116,7 @@ async fn zstd_under_dockers_media_types_is_proved_or_refused(make: Make) {
 
 fn archive(stored: &Stored, layers: Layers) -> Vec<u8> {
     let mut out = Vec::new();
-    Archive::new(&stored.store, &stored.image, &stored.pin.name, layers).unwrap().write_to(&mut out).unwrap();
+    Archive::new(&stored.store, &stored.image, &stored.pin.name, &Parts::all(layers)).unwrap().write_to(&mut out).unwrap();
     out
 }
 
@@ -234,10 +238,13 @@ async fn damage_on_the_disk_names_nothing(make: Make) {
 
         let error = load(&*engine, &stored).await.unwrap_err();
         let missing = match error {
-            EngineError::Archive(ArchiveError::Incomplete { layers, missing_layers, missing_documents, missing_bytes, .. }) => {
-                assert_eq!((layers, missing_bytes), (8, blob.size));
-                (missing_layers, missing_documents)
-            }
+            EngineError::Archive(why) => match *why {
+                ArchiveError::Incomplete { layers, missing_layers, missing_documents, missing_bytes, .. } => {
+                    assert_eq!((layers, missing_bytes), (8, blob.size));
+                    (missing_layers, missing_documents)
+                }
+                ref other => panic!("{other:?}"),
+            },
             other => panic!("{other:?}"),
         };
         assert_eq!(missing, if pick == 0 { (1, 0) } else { (0, 1) });
@@ -252,14 +259,14 @@ async fn an_engine_that_dies_has_loaded_nothing(make: Make) {
     let dying = Mutex::new((0, &mut real));
     let tell = |event| {
         let mut dying = dying.lock().unwrap();
-        if let Event::LoadProgress { bytes } = event {
+        if let Event::LoadProgress { bytes, .. } = event {
             dying.0 += bytes;
             if dying.0 > 10_000_000 {
                 dying.1.kill();
             }
         }
     };
-    let error = engine.load(&stored.store, &stored.image, &stored.pin.name, &tell).await.unwrap_err();
+    let error = engine.load(Parcel::whole(&stored.store, &stored.image, &stored.pin.name), &tell).await.unwrap_err();
     assert!(matches!(&error, EngineError::LoadBroken { sent, size, .. } if *sent > 10_000_000 && sent < size), "{error:?}");
     let error = engine.inspect(&stored.pin.name).await.unwrap_err();
     assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");

@@ -1,4 +1,4 @@
-//! The main line: an image into an engine, and the proof that it is there.
+//! The main line: an image into engines, and the proof that it is there.
 //!
 //! ```text
 //! parse     text         -> Reference
@@ -7,19 +7,29 @@
 //! ask       Engine       -> does it hold the pin? then report
 //! plan      Image        -> Plan          what the store lacks; plain data
 //! fetch     Plan         -> blobs         stream, hash, compare, sync, name
-//! load      Image        -> the engine    hashed again on the way out
+//! ask       Engine       -> Lacking       which layers it lacks; plain data
+//! load      Lacking      -> the engine    hashed again on the way out; one reading for all engines
 //! prove     Engine, Pin  -> proof
 //! report
 //! ```
 //!
 //! Always true: an image is reported as held only after the engine was asked and showed it, whatever it
-//! answered to the load.
+//! answered to the load; and an engine that fails or takes long keeps the others from nothing.
 
+mod relatives;
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::future::join_all;
+
+use crate::digest::Digest;
 use crate::engine::proof::{self, Proof, Standing};
-use crate::engine::{Engine, EngineError, Shown};
+use crate::engine::{Engine, EngineError, Parcel, Seat, Shown};
+use crate::event::Event;
 use crate::oci::{Image, Platform};
 use crate::pin::Pin;
-use crate::plan::Plan;
+use crate::plan::{Lacking, Plan};
 use crate::pull::{Cache, Platforms, PullError, Pulled, TagNow, Unpinned, Want};
 use crate::reference::{Name, Reference, Repository};
 use crate::store::{Shared, Store, StoreError};
@@ -54,6 +64,8 @@ pub struct Report {
     pub fetched: u64,
     /// How many bytes were sent to the engine.
     pub sent: u64,
+    /// The layers that were sent, and those that the engine had; `None` where nothing was sent.
+    pub lacked: Option<Lacking>,
     /// What the tag points to now, where a registry was asked.
     pub tag_now: Option<TagNow>,
 }
@@ -89,8 +101,28 @@ pub struct Checked {
 pub struct Intent {
     /// How the engine stands to the image now; `None` where nothing is pinned yet, so nothing can be compared.
     pub checked: Option<Checked>,
-    /// The image and what the store lacks of it; `None` when the engine holds it already.
-    pub image: Option<(Box<Image>, Plan)>,
+    /// The image, what the store lacks of it and what the engine lacks of it; `None` when the engine holds it already.
+    pub image: Option<(Box<Image>, Plan, Lacking)>,
+}
+
+/// An image on its way into an engine.
+enum Brought {
+    /// The engine holds it.
+    Held(Box<Report>),
+    /// It is in the store, and the engine lacks it.
+    Order(Box<Order>),
+}
+
+/// Told what became of an image in each of several engines, by the engine's place among them, as soon as it is known.
+pub type Told<'a> = dyn Fn(usize, Result<Report>) + Sync + 'a;
+
+/// An image that is in the store and that an engine lacks.
+struct Order {
+    /// Held until the image is in the engine: what is on its way there is not removed.
+    counted_on: Shared,
+    pulled: Pulled,
+    before: Option<Shown>,
+    lacking: Lacking,
 }
 
 /// An image did not get into an engine, or could not be proved to be there.
@@ -129,35 +161,85 @@ pub enum EnsureError {
     },
 }
 
-type Result<T> = std::result::Result<T, EnsureError>;
+/// What comes of asking for an image in an engine.
+pub type Result<T> = std::result::Result<T, EnsureError>;
 
 impl Cache<'_> {
     /// Makes sure that the engine holds the image under its name: pulls what is missing, loads what the engine
     /// lacks, and proves it.
     pub async fn ensure(&self, wish: &Wish, engine: &dyn Engine) -> Result<Report> {
-        let (compared, platform) = self.compare(&wish.reference, &wish.name, wish.platform.as_ref(), engine).await?;
+        let told = Mutex::new(None);
+        self.ensure_each(wish, &[engine], &|_, done| *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(done)).await;
+        told.into_inner().unwrap_or_else(PoisonError::into_inner).expect("of every engine it is told what was done")
+    }
+
+    /// [`Cache::ensure`] for several engines at once: the store is read once for all that lack the image.
+    pub async fn ensure_each(&self, wish: &Wish, engines: &[&dyn Engine], done: &Told<'_>) {
+        let compared = engines.iter().map(|engine| self.compare(&wish.reference, &wish.name, wish.platform.as_ref(), *engine));
+        let compared = join_all(compared).await;
+        let mut orders = Vec::new();
+        // One after the other: what one engine's image needs is there for the next.
+        for (place, compared) in compared.into_iter().enumerate() {
+            match self.bring(wish, engines[place], compared).await {
+                Ok(Brought::Held(report)) => done(place, Ok(*report)),
+                Ok(Brought::Order(order)) => orders.push((place, order)),
+                Err(error) => done(place, Err(error)),
+            }
+        }
+        let seats = Seat::at_one_reading(orders.len());
+        let delivered = orders.iter().zip(seats).map(async |((place, order), seat)| {
+            done(*place, self.deliver(wish, engines[*place], order, seat).await);
+        });
+        join_all(delivered).await;
+    }
+
+    /// Brings the image into the store, unless the engine holds it.
+    async fn bring(&self, wish: &Wish, engine: &dyn Engine, compared: Result<(Option<Checked>, Platform)>) -> Result<Brought> {
+        let (compared, platform) = compared?;
         if let Some(Checked { standing: Standing::Held(proof), pin, usable, .. }) = compared {
             self.store.used(&pin);
-            return Ok(report(pin, Done::Held, proof, usable, None));
+            return Ok(Brought::Held(Box::new(report(pin, Done::Held, proof, usable, None))));
         }
         let known = compared.map(|c| c.pin);
-        // Held until the image is in the engine: what is on its way there is not removed.
         let counted_on = self.count_on().await?;
         let pulled = self.pull_under(&counted_on, &want(wish, &platform, known.as_ref())).await?;
         let (pin, image) = one(&pulled);
         self.store.used(pin);
         let before = self.ask(pin, engine).await?;
         if let Standing::Held(proof) = before.standing {
-            return Ok(report(pin.clone(), Done::Held, proof, before.usable, Some((&pulled, 0))));
+            return Ok(Brought::Held(Box::new(report(pin.clone(), Done::Held, proof, before.usable, Some((&pulled, 0))))));
         }
-        let sent = self.load_healing(wish, pin, image, engine, &counted_on).await?;
-        let after = self.ask(pin, engine).await?;
-        let Standing::Held(proof) = after.standing else { return Err(not_proved(engine, pin, after)) };
-        let done = before.shown.map_or(Done::Loaded, |shown| Done::Replaced(Box::new(shown)));
-        Ok(report(pin.clone(), done, proof, after.usable, Some((&pulled, sent))))
+        let lacking = self.lacking(image, before.shown.as_ref(), engine).await?;
+        Ok(Brought::Order(Box::new(Order { counted_on, pulled, before: before.shown, lacking })))
     }
 
-    /// What [`Cache::ensure`] would do, without doing it.
+    /// Loads what the engine lacks. Where that will not do, since what it had is gone or was not what it needs, it is sent all.
+    async fn deliver(&self, wish: &Wish, engine: &dyn Engine, order: &Order, seat: Seat) -> Result<Report> {
+        let done = self.load(wish, engine, order, &order.lacking, seat).await;
+        let why = match done {
+            Err(EnsureError::Engine(EngineError::NotLoaded { ref said, .. })) => said.clone(),
+            Err(EnsureError::NotProved { .. }) => "it loaded something else".to_owned(),
+            done => return done,
+        };
+        if order.lacking.held.is_empty() {
+            return done;
+        }
+        let (pin, image) = one(&order.pulled);
+        (self.tell)(Event::LoadRefused { engine: engine.about().kind.to_string(), name: pin.name.clone(), why });
+        self.load(wish, engine, order, &Lacking::new(image, &BTreeSet::new()), Seat::alone()).await
+    }
+
+    async fn load(&self, wish: &Wish, engine: &dyn Engine, order: &Order, lacking: &Lacking, seat: Seat) -> Result<Report> {
+        let (pin, _) = one(&order.pulled);
+        let sent = self.load_healing(wish, engine, order, &lacking.without(), seat).await?;
+        let after = self.ask(pin, engine).await?;
+        let Standing::Held(proof) = after.standing else { return Err(not_proved(engine, pin, after)) };
+        let done = order.before.clone().map_or(Done::Loaded, |shown| Done::Replaced(Box::new(shown)));
+        let report = report(pin.clone(), done, proof, after.usable, Some((&order.pulled, sent)));
+        Ok(Report { lacked: Some(lacking.clone()), ..report })
+    }
+
+    /// What [`Cache::ensure`] would do with one engine, without doing it.
     pub async fn intend(&self, wish: &Wish, engine: &dyn Engine) -> Result<Intent> {
         let (checked, platform) = self.compare(&wish.reference, &wish.name, wish.platform.as_ref(), engine).await?;
         if let Some(Checked { standing: Standing::Held(_), .. }) = checked {
@@ -165,7 +247,18 @@ impl Cache<'_> {
         }
         let known = checked.as_ref().map(|c| &c.pin);
         let (images, plan) = self.plan(&want(wish, &platform, known)).await?;
-        Ok(Intent { checked, image: images.into_iter().next().map(|image| (Box::new(image), plan)) })
+        let Some(image) = images.into_iter().next() else { return Ok(Intent { checked, image: None }) };
+        let shown = match &checked {
+            Some(checked) => checked.shown.clone(),
+            None => engine.inspect(&wish.name).await?,
+        };
+        let lacking = self.lacking(&image, shown.as_ref(), engine).await?;
+        Ok(Intent { checked, image: Some((Box::new(image), plan, lacking)) })
+    }
+
+    async fn lacking(&self, image: &Image, shown: Option<&Shown>, engine: &dyn Engine) -> Result<Lacking> {
+        let relatives = relatives::relatives(self.store, image)?;
+        Ok(engine.lacks(image, shown, &relatives).await?)
     }
 
     /// Asks whether the engine holds what is pinned. Changes nothing and needs no network.
@@ -234,12 +327,13 @@ impl Cache<'_> {
 
     /// Loads the image. A blob that turns out damaged on its way out was set aside by then: with a network it is fetched
     /// again, and the load tried once more.
-    async fn load_healing(&self, wish: &Wish, pin: &Pin, image: &Image, engine: &dyn Engine, counted_on: &Shared) -> Result<u64> {
-        let first = engine.load(self.store, image, &pin.name, self.tell).await;
-        match first {
+    async fn load_healing(&self, wish: &Wish, engine: &dyn Engine, order: &Order, held: &BTreeSet<Digest>, seat: Seat) -> Result<u64> {
+        let (pin, image) = one(&order.pulled);
+        let parcel = |seat| Parcel { store: self.store, image, name: &pin.name, held, seat };
+        match engine.load(parcel(seat), self.tell).await {
             Err(error) if error.damaged().is_some() && self.upstream.is_some() => {
-                self.pull_under(counted_on, &want(wish, &pin.platform, Some(pin))).await?;
-                Ok(engine.load(self.store, image, &pin.name, self.tell).await?)
+                self.pull_under(&order.counted_on, &want(wish, &pin.platform, Some(pin))).await?;
+                Ok(engine.load(parcel(Seat::alone()), self.tell).await?)
             }
             other => Ok(other?),
         }
@@ -274,5 +368,5 @@ fn not_proved(engine: &dyn Engine, pin: &Pin, after: Checked) -> EnsureError {
 fn report(pin: Pin, done: Done, proof: Proof, usable: Option<String>, pulled: Option<(&Pulled, u64)>) -> Report {
     let usable = usable.unwrap_or_else(|| pin.name.to_string());
     let (fetched, sent, tag_now) = pulled.map_or((0, 0, None), |(pulled, sent)| (pulled.fetched, sent, pulled.tag_now));
-    Report { pin, done, proof, usable, fetched, sent, tag_now }
+    Report { pin, done, proof, usable, fetched, sent, lacked: None, tag_now }
 }
