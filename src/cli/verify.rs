@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use larder::archive::donor;
 use larder::oci::Descriptor;
 use larder::pin::Pin;
-use larder::pull::{Cache, Platforms, Unpinned, Want};
+use larder::pull::{Cache, Platforms, PullError, Unpinned, Want};
 use larder::reference::{Name, Reference, Repository};
 use larder::store::{Checkup, Finding, Store, Tally, Watch};
 use serde_json::json;
@@ -31,16 +31,15 @@ pub(crate) async fn verify(session: &Session<'_>, args: &args::Verify) -> Result
     let (asked_for, mut exit) = pins_of(session, &store, &references)?;
     let checkup = Checkup { of: (!references.is_empty()).then_some(&asked_for[..]), hash: !args.quick };
     let (findings, tally) = look(session, &store, checkup)?;
-    let pins = if references.is_empty() { store.readable_pins()? } else { asked_for };
-    let mut problems = problem::put_together(findings, &store, &pins);
+    let mut problems = problem::put_together(findings, &store, &tally.pins);
     if args.repair {
-        repair(session, &store, args, &pins, &mut problems).await?;
+        repair(session, &store, args, &tally.pins, &mut problems).await?;
     }
     for problem in &problems {
         say(session, problem);
         exit = exit.max(problem.exit());
     }
-    sum_up(session, tally, &problems, args);
+    sum_up(session, &tally, &problems, args);
     Ok(exit)
 }
 
@@ -103,8 +102,8 @@ async fn repair(session: &Session<'_>, store: &Store, args: &args::Verify, pins:
     for pin in affected {
         let others = session.others(&pin.asked.pinned_to(pin.root.digest), &repositories)?;
         if let Err(error) = cache.mend(pin, &others).await {
-            let failure = Failure::from(&error);
-            problems.iter_mut().filter(|problem| problem.is_of(pin)).for_each(|problem| problem.failed = Some(failure.clone()));
+            let (failure, unsettled) = (Failure::from(&error), matches!(error, PullError::Store(_)));
+            problems.iter_mut().filter(|problem| problem.is_of(pin)).for_each(|problem| problem.failed_with(&failure, unsettled));
         }
     }
     repair_pins(session, &cache, &repositories, problems).await?;
@@ -173,7 +172,7 @@ fn say(session: &Session<'_>, problem: &Problem) {
     }
 }
 
-fn sum_up(session: &Session<'_>, tally: Tally, problems: &[Problem], args: &args::Verify) {
+fn sum_up(session: &Session<'_>, tally: &Tally, problems: &[Problem], args: &args::Verify) {
     let faults = problems.iter().filter(|problem| problem.is_a_fault()).count();
     let mended = problems.iter().filter(|problem| problem.is_a_fault() && problem.mended).count();
     let lying_about: u64 = problems.iter().filter(|problem| !problem.is_a_fault()).map(|problem| problem.bytes).sum();
@@ -186,7 +185,8 @@ fn sum_up(session: &Session<'_>, tally: Tally, problems: &[Problem], args: &args
         (faults, 0) => format!("{} found", display::count(faults, "fault")),
         (faults, mended) => format!("{} found, {mended} mended", display::count(faults, "fault")),
     };
-    let mut text = format!("{}, {}, {looked}: {came_of_it}", display::count(tally.pins, "image"), display::count(tally.blobs, "blob"));
+    let mut text =
+        format!("{}, {}, {looked}: {came_of_it}", display::count(tally.pins.len(), "image"), display::count(tally.blobs, "blob"));
     if lying_about > 0 {
         text.push_str(&format!("\n  {} lie about that no image needs; `larder prune` removes them", display::size(lying_about)));
     }
@@ -194,7 +194,7 @@ fn sum_up(session: &Session<'_>, tally: Tally, problems: &[Problem], args: &args
         text.push_str("\n  hint: `larder verify --repair` brings again what is damaged or missing");
     }
     let json = json!({
-        "status": "verified", "images": tally.pins, "blobs": tally.blobs, "hashed_bytes": tally.bytes, "quick": args.quick,
+        "status": "verified", "images": tally.pins.len(), "blobs": tally.blobs, "hashed_bytes": tally.bytes, "quick": args.quick,
         "faults": faults, "mended": mended, "unneeded_bytes": lying_about,
     });
     session.screen.summary(json, &text);

@@ -94,13 +94,6 @@ impl Store {
         Ok(pins)
     }
 
-    /// The pins that can be read, newest first, for who has been told of the others.
-    pub fn readable_pins(&self) -> Result<Vec<Pin>> {
-        let mut pins: Vec<Pin> = self.each_pin()?.into_iter().filter_map(|(_, pin)| pin.ok()).collect();
-        newest_first(&mut pins);
-        Ok(pins)
-    }
-
     /// Every pin's file, and the pin or why it cannot be read; in no order.
     pub(super) fn each_pin(&self) -> Result<Vec<(PathBuf, Result<Pin>)>> {
         let mut paths = Vec::new();

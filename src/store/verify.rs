@@ -85,10 +85,10 @@ pub struct Checkup<'a> {
 }
 
 /// What was looked at.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// How many pins.
-    pub pins: usize,
+    /// The pins whose blobs these are: those that were asked for, or all that can be read.
+    pub pins: Vec<Pin>,
     /// How many blobs.
     pub blobs: usize,
     /// How many bytes were hashed.
@@ -126,7 +126,7 @@ impl Store {
             self.look_about(all_readable.then_some(&needed[..]), watch)?;
             self.mend_index();
         }
-        Ok(Tally { pins: pins.len(), blobs, bytes })
+        Ok(Tally { pins, blobs, bytes })
     }
 
     /// Moves a blob away that cannot be read, so that it can be fetched again.

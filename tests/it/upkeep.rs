@@ -321,6 +321,14 @@ fn a_blob_that_is_damaged_is_named_with_its_image_and_what_mends_it() {
     ] {
         assert!(output.stderr.contains(&said), "{said}\n{output}");
     }
+    // One that has lost some bytes is damaged too, not missing.
+    let layer = kept.layer(0).digest;
+    kept.damage(&layer, |bytes| bytes.truncate(9));
+    let output = kept.run(["pull", "--engine", "none", &kept.pinned(0)].into_iter().chain(AMD64)).expect(0);
+    assert!(output.stdout.contains("fetched and verified"), "{output}");
+    kept.damage(&layer, |bytes| bytes.truncate(9));
+    let output = kept.run(["pull", "--offline", "--engine", "none", &kept.pinned(0)].into_iter().chain(AMD64)).expect(4);
+    assert!(output.stderr.contains(&format!("error: stored blob is damaged: {layer}\n")), "{output}");
     let healed = kept.run(["pull", "--engine", "none", &kept.pinned(0)].into_iter().chain(AMD64)).expect(0);
     assert!(healed.stdout.contains("fetched and verified"), "{healed}");
 }

@@ -22,6 +22,8 @@ pub(super) struct Problem {
     pub(super) mended: bool,
     /// Why it could not be mended.
     pub(super) failed: Option<Failure>,
+    /// Whether the store failed meanwhile, so that what is there may not have reached the disk.
+    unsettled: bool,
 }
 
 pub(super) enum Fault {
@@ -78,7 +80,7 @@ fn needing(pins: &[Pin], digest: &Digest) -> Vec<Pin> {
 
 impl Problem {
     fn of(fault: Fault, images: Vec<Pin>, bytes: u64) -> Problem {
-        Problem { fault, images, bytes, mended: false, failed: None }
+        Problem { fault, images, bytes, mended: false, failed: None, unsettled: false }
     }
 
     fn aside(&self) -> Option<&PathBuf> {
@@ -98,6 +100,12 @@ impl Problem {
         self.images.contains(pin)
     }
 
+    /// Notes why an image that it concerns could not be mended.
+    pub(super) fn failed_with(&mut self, failure: &Failure, unsettled: bool) {
+        self.failed = Some(failure.clone());
+        self.unsettled |= unsettled;
+    }
+
     fn digest(&self) -> Option<&Digest> {
         match &self.fault {
             Fault::Damaged { found, .. } => Some(&found.expected),
@@ -112,7 +120,7 @@ impl Problem {
         let moved = !matches!(self.fault, Fault::Damaged { now: Whereabouts::InPlace(_), .. });
         let Some(digest) = self.digest().filter(|_| self.is_a_fault() && moved) else { return };
         let needed = self.images.iter().flat_map(Pin::blobs).find(|blob| blob.digest == *digest);
-        self.mended = needed.is_none_or(|blob| store.has(blob));
+        self.mended = !self.unsettled && needed.is_none_or(|blob| store.has(blob));
         if self.mended {
             self.failed = None;
         }
