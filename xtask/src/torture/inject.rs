@@ -8,6 +8,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::apart::Memory;
+use super::operations;
 use super::scene::Scene;
 use super::table::Outcome;
 use super::tracer::{Meddling, Point};
@@ -50,7 +51,7 @@ pub(super) fn run(bounded: bool) -> Result<Outcome> {
         rows: Vec::new(),
         failures: Vec::new(),
     };
-    for operation in trial::operations(&scene, memory.path())? {
+    for operation in operations::all(&scene, memory.path())? {
         let started = Instant::now();
         let calls = operation.calls(&scene, memory.path())?;
         let points = calls.iter().flat_map(|(call, count)| points(call, *count));

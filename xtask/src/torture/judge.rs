@@ -81,8 +81,8 @@ impl Seen {
             needed.extend(self.needs(pin)?.into_iter().map(|digest| format!("blobs/sha256/{}", digest.hex())));
         }
         let unneeded = self.blobs.keys().filter(|name| !needed.contains(*name)).cloned();
-        let parts = files(&self.root.join("ingest"))?.into_iter().map(|path| path.display().to_string());
-        Ok(unneeded.chain(parts).collect())
+        let files = [files(&self.root.join("ingest"))?, files(&self.root.join("damaged"))?].concat();
+        Ok(unneeded.chain(files.into_iter().map(|path| path.display().to_string())).collect())
     }
 
     /// Whether `index.json` names what the pins do, and nothing else.
@@ -143,7 +143,7 @@ fn text(value: &Value) -> &str {
 }
 
 /// Every file below a folder, in order; none if there is no such folder.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.exists() {
         return Ok(Vec::new());
     }

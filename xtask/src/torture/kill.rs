@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use super::apart::Memory;
+use super::operations;
 use super::scene::Scene;
 use super::table::Outcome;
 use super::tracer::{Meddling, Point};
@@ -28,7 +29,7 @@ pub(super) fn run() -> Result<Outcome> {
         failures: Vec::new(),
     };
     let mut all = 0;
-    for operation in trial::operations(&scene, memory.path())? {
+    for operation in operations::all(&scene, memory.path())? {
         let started = Instant::now();
         let calls = operation.calls(&scene, memory.path())?;
         let kinds = calls.into_iter().filter(|(call, _)| !DULL.contains(call));

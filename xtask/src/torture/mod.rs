@@ -8,6 +8,7 @@ mod apart;
 mod inject;
 mod judge;
 mod kill;
+mod operations;
 mod power;
 mod sabotage;
 mod scene;

@@ -1,34 +1,17 @@
-//! What is interrupted, at which points, and how a point is tried: the same for kills and for failing calls.
+//! How a point is tried at which an operation is interrupted: the same for kills and for failing calls.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use jiff::Timestamp;
-use larder::digest::Digest;
-use larder::store::{Pruning, Store};
 use nix::errno::Errno;
+use serde_json::Value;
 
-use super::judge::{Held, Seen};
+use super::judge::Seen;
+use super::operations::Operation;
 use super::scene::{self, Scene};
 use super::tracer::{self, Meddling, Point, Traced};
 use crate::run::{Message, Result, fail, shown};
-
-/// A run of larder that is interrupted, and what that may not harm.
-pub(super) struct Operation {
-    pub(super) name: &'static str,
-    /// A store as it is before; where there is none, the operation makes it.
-    start: PathBuf,
-    arguments: Vec<String>,
-    /// How it may end when it is run again; the first is how it ends when nothing happens.
-    codes: &'static [i32],
-    /// What is there whatever happens.
-    during: Vec<Held>,
-    /// What is there when it succeeded, and nothing else.
-    after: Vec<Held>,
-    /// What is wrong before, and may be until it succeeded.
-    damaged: Vec<Digest>,
-}
 
 /// What came of a point.
 #[derive(Default)]
@@ -54,77 +37,12 @@ pub(super) struct Tally {
     pub(super) failures: Vec<String>,
 }
 
-/// What larder does to a store, each from a start that it is worth interrupting at.
-pub(super) fn operations(scene: &Scene, folder: &Path) -> Result<Vec<Operation>> {
-    let starts = folder.join("starts");
-    std::fs::create_dir_all(&starts)?;
-    let with = |name: &str, tags: &[&str]| -> Result<PathBuf> {
-        let store = starts.join(name);
-        tags.iter().try_for_each(|tag| scene.must(&store, &scene.pull(tag)))?;
-        Ok(store)
-    };
-    let (first, second) = (|tag: &str| scene.held(tag, &[&scene.first]), |tag: &str| scene.held(tag, &[&scene.second]));
-    let pull =
-        |name, start, during, after| Operation { name, start, arguments: scene.pull("first"), codes: &[0], during, after, damaged: vec![] };
-    let moved = move_tag(scene, &starts)?;
-    let (start, damaged) = damage(scene, with("damaged", &["first"])?)?;
-    let heal = Operation { damaged, ..pull("pull of a damaged image", start, vec![], vec![first("first")]) };
-    let remove = |name, start, tag: &str, after: Vec<Held>| {
-        let arguments = vec!["remove".to_owned(), scene.name(tag)];
-        Operation { name, start, arguments, codes: &[0, 3], during: after.clone(), after, damaged: vec![] }
-    };
-    Ok(vec![
-        pull("pull into nothing", starts.join("nothing"), vec![], vec![first("first")]),
-        pull("pull from parts", parts(scene, with("parts", &["second"])?)?, vec![second("second")], vec![first("first"), second("second")]),
-        pull("pull beside an image", with("beside", &["second"])?, vec![second("second")], vec![first("first"), second("second")]),
-        heal,
-        moved,
-        remove("remove one of two", with("two", &["first", "second"])?, "first", vec![second("second")]),
-        remove("remove the only one", with("only", &["first"])?, "first", vec![]),
-    ])
-}
-
-/// A pull by a tag that means another image than when it was pinned: there are two pins then, and the newer one answers.
-fn move_tag(scene: &Scene, starts: &Path) -> Result<Operation> {
-    let start = starts.join("moved");
-    scene.serve(&scene.first, "moved");
-    scene.must(&start, &scene.pull("moved"))?;
-    scene.serve(&scene.second, "moved");
-    let (old, new) = (scene.held("moved", &[&scene.first]), scene.held("moved", &[&scene.second]));
-    let arguments = scene.pull("moved");
-    let (during, after) = (vec![old.clone()], vec![old, new]);
-    Ok(Operation { name: "pull of a tag that moved", start, arguments, codes: &[0], during, after, damaged: vec![] })
-}
-
-/// Leaves half of every blob of the first image, as a run that was cut off would.
-fn parts(scene: &Scene, store: PathBuf) -> Result<PathBuf> {
-    for (digest, bytes) in &scene.first.blobs {
-        if !store.join("blobs/sha256").join(digest.hex()).exists() {
-            std::fs::write(store.join("ingest").join(format!("{}.part", digest.hex())), &bytes[..bytes.len() / 2])?;
-        }
-    }
-    Ok(store)
-}
-
-/// Cuts off most of the largest layer and of the manifest.
-fn damage(scene: &Scene, store: PathBuf) -> Result<(PathBuf, Vec<Digest>)> {
-    let one = &scene.first.platforms[0];
-    let largest = one.layers.iter().max_by_key(|layer| layer.size).ok_or_else(|| Message("the image has no layers".into()))?;
-    for (digest, length) in [(largest.digest, 100), (one.manifest.digest, 10)] {
-        let path = store.join("blobs/sha256").join(digest.hex());
-        let bytes = std::fs::read(&path)?;
-        std::fs::remove_file(&path)?;
-        std::fs::write(&path, &bytes[..length])?;
-    }
-    Ok((store, vec![largest.digest, one.manifest.digest]))
-}
-
 impl Operation {
     /// How many calls of each kind it makes, in a run that nothing happens to.
     pub(super) fn calls(&self, scene: &Scene, folder: &Path) -> Result<Vec<(&'static str, usize)>> {
         let store = folder.join("counted");
         let run = self.run(scene, &store, None)?;
-        if run.code != Some(self.codes[0]) {
+        if run.code != Some(self.code) {
             return fail(format!("{}: ended with {:?} though nothing happened to it\n{}", self.name, run.code, run.stderr));
         }
         Ok(run.calls.into_iter().collect())
@@ -149,13 +67,29 @@ impl Operation {
         if run.code == Some(101) || run.stderr.contains("panicked") {
             verdict.ended.push(format!("panicked: {}", run.stderr));
         }
-        if point.meddling != Meddling::Kill && run.code == Some(self.codes[0]) {
-            let found = Seen::of(&store)?.judge(&self.after);
-            verdict.ended.extend(found.lost.into_iter().map(|what| format!("said that it succeeded: {what}")));
+        if point.meddling != Meddling::Kill && run.code == Some(0) {
+            verdict.ended.extend(self.succeeded(&store)?.into_iter().map(|what| format!("said that it succeeded: {what}")));
         }
         verdict.ended.extend(self.believed(&run, point, &store));
+        if point.nth.is_multiple_of(2) && self.damaged.is_empty() {
+            // At every other point only, since it may mend what the next run is to mend.
+            verdict.bad.extend(verified(scene, &store)?);
+        }
         verdict.again = self.again(scene, &store)?;
         Ok(verdict)
+    }
+
+    /// Why it was wrong to say that it succeeded.
+    fn succeeded(&self, store: &Path) -> Result<Vec<String>> {
+        let seen = Seen::of(store)?;
+        let mut wrong = seen.judge(&self.after).lost;
+        if self.code != 0 {
+            wrong.push("there was something to find".to_owned());
+        }
+        if seen.pins() != self.after.len() && self.code == 0 {
+            wrong.push(format!("{} pins, and {} were expected", seen.pins(), self.after.len()));
+        }
+        Ok(wrong)
     }
 
     /// What a sync that failed was not allowed to end in.
@@ -179,13 +113,15 @@ impl Operation {
         tracer::run(&scene.larder(store, &self.arguments), store, point)
     }
 
-    /// The same command once more, with nothing in its way; what is wrong afterwards.
+    /// Runs what brings it to its end, with nothing in the way, and tells what is wrong afterwards.
     fn again(&self, scene: &Scene, store: &Path) -> Result<Vec<String>> {
-        let mut command = scene.larder(store, &self.arguments);
-        let output = command.output()?;
+        let code = [self.code];
+        let once_more = [(self.arguments.clone(), &code[..])];
         let mut wrong = Vec::new();
-        if !output.status.code().is_some_and(|code| self.codes.contains(&code)) {
-            wrong.push(format!("`{}` ended with {}: {}", shown(&command), output.status, String::from_utf8_lossy(&output.stderr)));
+        let listed = self.then.iter().map(|(arguments, codes)| (arguments, *codes));
+        let then: Vec<_> = if self.then.is_empty() { once_more.iter().map(|(a, c)| (a, *c)).collect() } else { listed.collect() };
+        for (arguments, codes) in then {
+            wrong.extend(ends(scene, store, arguments, codes)?);
         }
         let seen = Seen::of(store)?;
         let found = seen.judge(&self.after);
@@ -196,12 +132,34 @@ impl Operation {
         if !seen.index_is_right() {
             wrong.push("index.json does not say what the pins do".to_owned());
         }
-        let kept = Store::open(store)?;
-        let everything = Pruning { parts_since: Some(Timestamp::MAX), damaged: true, ..Pruning::default() };
-        kept.prune(&everything, &kept.exclude()?)?;
+        wrong.extend(verified(scene, store)?);
+        let prune = ["prune", "--parts-older-than", "0s", "--damaged"].map(str::to_owned);
+        wrong.extend(ends(scene, store, &prune, &[0])?);
         wrong.extend(Seen::of(store)?.leftovers()?.into_iter().map(|left| format!("{left} is left over")));
         Ok(wrong)
     }
+}
+
+/// Runs larder; what is wrong if it does not end like this.
+fn ends(scene: &Scene, store: &Path, arguments: &[String], codes: &[i32]) -> Result<Option<String>> {
+    let mut command = scene.larder(store, arguments);
+    let output = command.output()?;
+    if output.status.code().is_some_and(|code| codes.contains(&code)) {
+        return Ok(None);
+    }
+    Ok(Some(format!("`{}` ended with {}: {}", shown(&command), output.status, String::from_utf8_lossy(&output.stderr))))
+}
+
+/// What larder itself finds wrong, but for what merely lies about.
+fn verified(scene: &Scene, store: &Path) -> Result<Vec<String>> {
+    let output = scene.larder(store, &["verify".to_owned(), "--json".to_owned()]).output()?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let found = printed.lines().filter(|line| serde_json::from_str::<Value>(line).map_or(true, |line| line["fault"] == true));
+    let mut wrong: Vec<_> = found.map(|line| format!("verify finds: {line}")).collect();
+    if !output.status.success() {
+        wrong.push(format!("verify ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(wrong)
 }
 
 /// Tries all points, on every core, and counts what came of them.
