@@ -107,10 +107,11 @@ impl Store {
 
     /// What goes by these rules, and the pins that remain.
     fn divide(&self, what: &Pruning) -> Result<(Pruned, Vec<Pin>)> {
-        let mut pins: Vec<(Option<Timestamp>, Pin)> = self.pins()?.into_iter().map(|pin| (self.last_used(&pin), pin)).collect();
+        // Where it cannot be told when an image was used, it may have been used just now.
+        let used = |pin: &Pin| self.last_used(pin).unwrap_or(Timestamp::MAX);
+        let mut pins: Vec<(Timestamp, Pin)> = self.pins()?.into_iter().map(|pin| (used(&pin), pin)).collect();
         pins.sort_by_key(|(used, _)| *used);
-        let unused =
-            pins.iter().take_while(|(used, _)| what.unused_since.is_some_and(|since| used.is_none_or(|used| used < since))).count();
+        let unused = pins.iter().take_while(|(used, _)| what.unused_since.is_some_and(|since| *used < since)).count();
         let pins: Vec<Pin> = pins.into_iter().map(|(_, pin)| pin).collect();
         let large = what.keep_bytes.map_or(0, |keep| too_many(&pins, keep));
         let (going, remaining) = pins.split_at(unused.max(large));

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
+use super::Arguments;
 use super::apart::Memory;
 use super::operations;
 use super::scene::Scene;
@@ -34,7 +35,7 @@ const FAULTS: &[(&[&str], &[Meddling])] = {
 /// Of so many points, the tests try one.
 const SAMPLE: usize = 8;
 
-pub(super) fn run(bounded: bool) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
     let memory = Memory::new()?;
     let scene = Scene::new(&run::build_larder(false)?, memory.path())?;
     let mut outcome = Outcome {
@@ -51,11 +52,11 @@ pub(super) fn run(bounded: bool) -> Result<Outcome> {
         rows: Vec::new(),
         failures: Vec::new(),
     };
-    for operation in operations::all(&scene, memory.path())? {
+    for operation in operations::all(&scene, memory.path())?.into_iter().filter(|operation| arguments.wants(operation.name)) {
         let started = Instant::now();
         let calls = operation.calls(&scene, memory.path())?;
         let points = calls.iter().flat_map(|(call, count)| points(call, *count));
-        let points: Vec<_> = points.step_by(if bounded { SAMPLE } else { 1 }).collect();
+        let points: Vec<_> = points.step_by(if arguments.bounded { SAMPLE } else { 1 }).collect();
         let tally = trial::all(&scene, &operation, &points, memory.path())?;
         let figures = [tally.points, tally.lost, tally.bad, tally.ended, tally.again].map(|n| n.to_string());
         let seconds = format!("{:.0}", started.elapsed().as_secs_f64());

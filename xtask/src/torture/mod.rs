@@ -31,6 +31,15 @@ pub(crate) struct Arguments {
     /// As much of it as fits into minutes: what `cargo xtask test` runs
     #[arg(long, global = true)]
     bounded: bool,
+    /// Only operations whose names contain this text
+    #[arg(long, global = true, value_name = "TEXT")]
+    only: Option<String>,
+}
+
+impl Arguments {
+    fn wants(&self, operation: &str) -> bool {
+        self.only.as_ref().is_none_or(|text| operation.contains(text.as_str()))
+    }
 }
 
 #[derive(Clone, Copy, Subcommand)]
@@ -49,11 +58,11 @@ enum Experiment {
 const ALL: [Experiment; 4] = [Experiment::Kill, Experiment::Power, Experiment::Inject, Experiment::Sabotage];
 
 impl Experiment {
-    fn run(self, bounded: bool) -> Result<Outcome> {
+    fn run(self, arguments: &Arguments) -> Result<Outcome> {
         match self {
-            Experiment::Kill => kill::run(),
-            Experiment::Power => power::run(bounded),
-            Experiment::Inject => inject::run(bounded),
+            Experiment::Kill => kill::run(arguments),
+            Experiment::Power => power::run(arguments),
+            Experiment::Inject => inject::run(arguments),
             Experiment::Sabotage => sabotage::run(),
         }
     }
@@ -75,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     let mut failed = 0;
     for experiment in wanted {
         let started = Instant::now();
-        let outcome = experiment.run(arguments.bounded)?;
+        let outcome = experiment.run(arguments)?;
         outcome.print(started.elapsed());
         failed += outcome.failures.len();
     }
