@@ -1,6 +1,6 @@
 //! Keeps container images so that they are there when the network is not.
 //!
-//! An image is pulled by digest once, every byte compared; from then on it goes from the store into docker or podman
+//! An image is pulled by digest once, every byte compared; from then on it goes from the store into docker, podman or containerd
 //! under its name, and what the engine holds is proved to be what was pinned, without a registry.
 //!
 //! An image has three identities: the digest of its index, which people pin; the digest of one platform's manifest; and the

@@ -16,6 +16,7 @@ use std::io;
 
 use serde::Serialize;
 
+pub(crate) use write::unreadable;
 pub use write::{Outcome, Taker, write_each};
 
 use crate::digest::Digest;
@@ -168,7 +169,7 @@ impl Archive {
 }
 
 /// Fails unless all of the image's blobs are there.
-fn complete(store: &Store, image: &Image, name: &Name) -> Result<(), ArchiveError> {
+pub(crate) fn complete(store: &Store, image: &Image, name: &Name) -> Result<(), ArchiveError> {
     let layers: HashSet<Digest> = image.layers.iter().map(|l| l.digest).collect();
     let missing: Vec<&Descriptor> = image.blobs().into_iter().filter(|d| !store.has(d)).collect();
     if missing.is_empty() {

@@ -167,11 +167,16 @@ impl Archive {
         let mut stored = self.store.blob(blob)?;
         copy(&mut stored, out).map_err(|stopped| match stopped {
             Stopped::Writing(source) => ArchiveError::Write { source },
-            Stopped::Reading(source) => match digest::mismatch_in(&source) {
-                Some(found) => self.store.set_aside(blob, found).into(),
-                None => ArchiveError::Read { digest: blob.digest, source },
-            },
+            Stopped::Reading(source) => unreadable(&self.store, blob, source),
         })
+    }
+}
+
+/// What became of a blob that could not be read to its end; one that is damaged is set aside.
+pub(crate) fn unreadable(store: &Store, blob: &Descriptor, source: io::Error) -> ArchiveError {
+    match digest::mismatch_in(&source) {
+        Some(found) => store.set_aside(blob, found).into(),
+        None => ArchiveError::Read { digest: blob.digest, source },
     }
 }
 

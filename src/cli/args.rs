@@ -9,7 +9,7 @@ use larder::oci::Platform;
 
 /// Keeps container images so that they are there when the network is not.
 ///
-/// Pull `name:tag@sha256:…` once; larder checks every byte, keeps it, puts it into docker or podman under `name:tag`, and
+/// Pull `name:tag@sha256:…` once; larder checks every byte, keeps it, puts it into docker, podman or containerd under `name:tag`, and
 /// proves, offline and in milliseconds, that what the engine holds is exactly what was pinned.
 #[derive(Debug, Parser)]
 #[command(name = "larder", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100, after_help = EXIT_CODES)]
@@ -111,7 +111,7 @@ pub(crate) struct References {
 
 #[derive(Debug, Args)]
 pub(crate) struct Engines {
-    /// The engine to use; may be repeated. auto takes the first that answers, of docker and podman; all takes every one
+    /// The engine to use; may be repeated. auto takes the first that answers, of docker, podman and containerd; all takes every one
     #[arg(
         long = "engine",
         value_name = "ENGINE",
@@ -121,6 +121,9 @@ pub(crate) struct Engines {
         hide_env_values = true
     )]
     pub(crate) engines: Vec<EngineName>,
+    /// Namespace of containerd: k8s.io for Kubernetes, moby for docker's own [default: default; that of k3s or docker on their sockets]
+    #[arg(long, value_name = "NAME", env = "CONTAINERD_NAMESPACE", hide_env_values = true)]
+    pub(crate) namespace: Option<String>,
     /// Seconds to wait for an engine's answer; a load itself has no limit
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub(crate) engine_timeout: u64,
@@ -136,6 +139,8 @@ pub(crate) enum EngineName {
     Docker,
     /// Podman
     Podman,
+    /// containerd, in one of its namespaces
+    Containerd,
     /// No engine: the store alone
     None,
 }

@@ -48,7 +48,7 @@ fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, checke
     let name = &pin.name;
     let (exit, status, proof, text) = match checked.standing {
         Standing::Held(proof) => {
-            let text = format!("{name}: held by {kind}\n  proved: {}\n  pinned: {}", display::proof(proof, pin), pin.pinned());
+            let text = format!("{name}: held by {}\n  proved: {}\n  pinned: {}", engine.about(), display::proof(proof, pin), pin.pinned());
             (Exit::Done, "held", display::proof_json(proof), text)
         }
         Standing::Absent => (Exit::NotThere, "absent", Value::Null, absent(name, engine, pin)),
@@ -60,7 +60,7 @@ fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, checke
         json!({
             "reference": reference, "engine": kind, "status": status, "proof": proof, "use": checked.usable,
             "found": checked.shown.as_ref().map(display::shown_json),
-            "found_is": checked.mistaken_for.as_ref().map(|pin| pin.pinned()),
+            "found_is": checked.mistaken_for.as_ref().map(|pin| pin.pinned()), "namespace": engine.about().namespace,
         }),
     );
     session.screen.result(json, &text, &name.to_string());
@@ -70,7 +70,7 @@ fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, checke
 fn absent(name: &Name, engine: &dyn Engine, pin: &larder::pin::Pin) -> String {
     format!(
         "{name}: {} has nothing under that name\n  pinned: {}\n  hint:   `larder load {}` brings it there",
-        engine.about().kind,
+        engine.about(),
         pin.pinned(),
         pin.pinned()
     )
@@ -80,7 +80,7 @@ fn another(name: &Name, engine: &dyn Engine, checked: &Checked) -> String {
     let found = checked.shown.as_ref().map(display::shown).unwrap_or_default();
     let mut text = format!(
         "{name}: {} has another image under that name\n  expected: {}\n  found:    {found}",
-        engine.about().kind,
+        engine.about(),
         display::identities(&checked.pin).replace('\n', "\n            "),
     );
     if let Some(pin) = &checked.mistaken_for {
@@ -93,7 +93,7 @@ fn another(name: &Name, engine: &dyn Engine, checked: &Checked) -> String {
 fn incomplete(name: &Name, engine: &dyn Engine, checked: &Checked) -> String {
     format!(
         "{name}: {} has the right image under that name, but not all of its content\n  pinned: {}\n  hint:   `larder load {}` completes it",
-        engine.about().kind,
+        engine.about(),
         checked.pin.pinned(),
         checked.pin.pinned()
     )

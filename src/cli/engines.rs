@@ -29,12 +29,16 @@ async fn one(session: &Session<'_>, candidate: &Candidate) {
             let store = engine.image_store().await.unwrap_or_else(|_| "unknown".to_owned());
             let platform = engine.platform().await.ok();
             let shown_platform = platform.as_ref().map_or("unknown".to_owned(), ToString::to_string);
-            let text = format!(
+            let mut text = format!(
                 "{} {}\n  address:     {}\n  found by:    {}\n  platform:    {shown_platform}\n  image store: {store}\n  API:         {}",
                 about.kind, about.version, about.address, about.found_by, about.api
             );
+            if let Some(namespace) = &about.namespace {
+                text.push_str(&format!("\n  namespace:   {namespace}"));
+            }
             let more = json!({
                 "engine": about.kind, "status": "usable", "version": about.version, "api": about.api, "platform": platform, "image_store": store,
+                "namespace": about.namespace,
             });
             session.screen.result(display::merged(place, more), &text, &about.kind.to_string());
         }

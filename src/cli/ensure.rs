@@ -136,11 +136,12 @@ async fn into_store(session: &Session<'_>, order: &Order<'_>, reference: &Refere
 
 fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, report: &Report) {
     let (pin, kind) = (&report.pin, engine.about().kind);
+    let about = engine.about();
     warn(session, reference, report);
     let (status, did) = match &report.done {
-        Done::Held => ("held", format!("held by {kind}")),
-        Done::Loaded => ("loaded", format!("loaded into {kind}")),
-        Done::Replaced(_) => ("replaced", format!("loaded into {kind}, in place of another image")),
+        Done::Held => ("held", format!("held by {about}")),
+        Done::Loaded => ("loaded", format!("loaded into {about}")),
+        Done::Replaced(_) => ("replaced", format!("loaded into {about}, in place of another image")),
     };
     let mut text = format!("{}: {did}\n  proved: {}", pin.name, display::proof(report.proof, pin));
     if let Done::Replaced(before) = &report.done {
@@ -161,6 +162,7 @@ fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, report
             "replaced": replaced, "fetched_bytes": report.fetched, "sent_bytes": report.sent,
             "sent_layers": report.lacked.as_ref().map(|lacked| lacked.layers.len()),
             "held_layers": report.lacked.as_ref().map(|lacked| lacked.held.len()), "tag_now": display::tag_now_json(report.tag_now),
+            "namespace": about.namespace,
         }),
     );
     session.screen.result(json, &text, &report.usable);
@@ -175,15 +177,15 @@ fn warn(session: &Session<'_>, reference: &Reference, report: &Report) {
 }
 
 fn say_intent(session: &Session<'_>, (reference, name): (&Reference, &Name), engine: &dyn Engine, intent: &Intent) {
-    let kind = engine.about().kind;
+    let (about, kind) = (engine.about(), engine.about().kind);
     let before = intent.checked.as_ref().and_then(|c| c.shown.as_ref());
     let Some((image, plan, lacking)) = &intent.image else {
         let json = json!({ "reference": reference, "name": name, "engine": kind, "status": "held", "dry_run": true });
-        session.screen.result(json, &format!("{name}: held by {kind}, nothing to do"), &name.to_string());
+        session.screen.result(json, &format!("{name}: held by {about}, nothing to do"), &name.to_string());
         return;
     };
     let mut text = format!(
-        "{name}: would be loaded into {kind}, {} in {}\n  fetch:  {}, {}\n  send:   {}, {}; {kind} has {}, {}",
+        "{name}: would be loaded into {about}, {} in {}\n  fetch:  {}, {}\n  send:   {}, {}; {kind} has {}, {}",
         display::size(image.size()),
         display::count(lacking.layers.len() + lacking.held.len(), "layer"),
         display::count(plan.missing.len(), "blob"),

@@ -106,7 +106,8 @@ impl Session<'_> {
 
     /// The engines that were asked for, each once, in order.
     pub(crate) async fn engines(&self, args: &args::Engines) -> Vec<Result<Chosen, Failure>> {
-        let environment = self.environment(Duration::from_secs(args.engine_timeout));
+        let mut environment = self.environment(Duration::from_secs(args.engine_timeout));
+        environment.containerd_namespace = args.namespace.clone().or(environment.containerd_namespace);
         let mut names: Vec<EngineName> = Vec::new();
         for name in &args.engines {
             if !names.contains(name) {
@@ -134,6 +135,9 @@ impl Session<'_> {
             docker_config: path("DOCKER_CONFIG"),
             docker_tls: variable("DOCKER_TLS_VERIFY").or_else(|| variable("DOCKER_TLS")).is_some(),
             container_host: variable("CONTAINER_HOST"),
+            containerd_address: variable("CONTAINERD_ADDRESS"),
+            containerd_namespace: variable("CONTAINERD_NAMESPACE"),
+            containerd_snapshotter: variable("CONTAINERD_SNAPSHOTTER"),
             xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
             home: self.settings.home.clone(),
             uid: rustix::process::getuid().as_raw(),
@@ -149,6 +153,7 @@ async fn connect(name: EngineName, environment: &engine::Environment) -> Result<
         EngineName::Auto | EngineName::All => engine::Choice::Auto,
         EngineName::Docker => engine::Choice::Docker,
         EngineName::Podman => engine::Choice::Podman,
+        EngineName::Containerd => engine::Choice::Containerd,
     };
     engine::connect(&choice, environment).await.map(Chosen::Engine).map_err(|e| Failure::from(&e))
 }

@@ -24,6 +24,12 @@ pub struct Environment {
     pub docker_tls: bool,
     /// `CONTAINER_HOST`.
     pub container_host: Option<String>,
+    /// `CONTAINERD_ADDRESS`: a path, or `unix://` and a path.
+    pub containerd_address: Option<String>,
+    /// `CONTAINERD_NAMESPACE`, or what stands in its place; else the one that is usual for the socket.
+    pub containerd_namespace: Option<String>,
+    /// `CONTAINERD_SNAPSHOTTER`; else the namespace's own, or containerd's usual one.
+    pub containerd_snapshotter: Option<String>,
     /// `XDG_RUNTIME_DIR`; else `/run/user/<uid>`.
     pub xdg_runtime_dir: Option<PathBuf>,
     /// `HOME`.
@@ -45,6 +51,9 @@ impl Default for Environment {
             docker_config: None,
             docker_tls: false,
             container_host: None,
+            containerd_address: None,
+            containerd_namespace: None,
+            containerd_snapshotter: None,
             xdg_runtime_dir: None,
             home: None,
             uid: 0,
@@ -76,7 +85,8 @@ pub(super) fn places(choice: &Choice, environment: &Environment) -> Vec<Found> {
     match choice {
         Choice::Docker => docker(environment),
         Choice::Podman => podman(environment),
-        Choice::Auto => [docker(environment), podman(environment)].into_iter().flatten().collect(),
+        Choice::Containerd => containerd(environment),
+        Choice::Auto => [docker(environment), podman(environment), containerd(environment)].into_iter().flatten().collect(),
     }
 }
 
@@ -109,6 +119,32 @@ fn podman(environment: &Environment) -> Vec<Found> {
     let system = (environment.uid == 0).then(|| environment.root.join("run"));
     let runs = system.into_iter().chain([runtime_dir(environment)]);
     runs.map(|run| usual(Kind::Podman, run.join("podman/podman.sock"))).collect()
+}
+
+/// The system's own, then those that k3s and docker bring with them, then what runs without root.
+fn containerd(environment: &Environment) -> Vec<Found> {
+    if let Some(address) = environment.containerd_address.as_deref().filter(|a| !a.is_empty()) {
+        let setting = "CONTAINERD_ADDRESS".to_owned();
+        let path = address.strip_prefix("unix://").unwrap_or(address);
+        let known = path.starts_with('/').then(|| Address::Unix(path.into()));
+        let expected = "/path/to/a.sock or unix:///path/to/a.sock";
+        let unknown = EngineError::Address { setting: setting.clone(), address: address.to_owned(), expected };
+        let shown = if known.is_some() { format!("unix://{path}") } else { address.to_owned() };
+        let place = Place { kind: Kind::Containerd, address: shown, found_by: setting };
+        return vec![Found { place, address: known.ok_or(unknown), set: true }];
+    }
+    let system = ["containerd", "k3s/containerd", "docker/containerd"].map(|dir| environment.root.join("run").join(dir));
+    let rootless = [rootless_containerd(environment), Some(runtime_dir(environment).join("docker/containerd"))];
+    let folders = system.into_iter().chain(rootless.into_iter().flatten());
+    folders.map(|folder| usual(Kind::Containerd, folder.join("containerd.sock"))).collect()
+}
+
+/// Where the socket of a containerd without root is seen from outside of its mount namespace
+/// ([nerdctl, docs/rootless.md](https://github.com/containerd/nerdctl/blob/v1.7.7/docs/rootless.md)).
+fn rootless_containerd(environment: &Environment) -> Option<PathBuf> {
+    let pid = std::fs::read_to_string(runtime_dir(environment).join("containerd-rootless/child_pid")).ok()?;
+    let pid: u32 = pid.trim().parse().ok()?;
+    Some(environment.root.join(format!("proc/{pid}/root/run/containerd")))
 }
 
 fn runtime_dir(environment: &Environment) -> PathBuf {
@@ -260,11 +296,27 @@ mod tests {
         ];
         assert_eq!(addresses(Choice::Docker, &at_home), docker);
         assert_eq!(addresses(Choice::Podman, &at_home), ["unix:///r/run/user/1000/podman/podman.sock"]);
-        assert_eq!(addresses(Choice::Auto, &at_home).len(), 5);
+        let containerd = [
+            "unix:///r/run/containerd/containerd.sock",
+            "unix:///r/run/k3s/containerd/containerd.sock",
+            "unix:///r/run/docker/containerd/containerd.sock",
+            "unix:///r/run/user/1000/docker/containerd/containerd.sock",
+        ];
+        assert_eq!(addresses(Choice::Containerd, &at_home), containerd);
+        assert_eq!(addresses(Choice::Auto, &at_home).len(), 9);
         assert!(places(&Choice::Auto, &at_home).iter().all(|f| !f.set && f.address.is_ok()));
         let root = Environment { uid: 0, xdg_runtime_dir: Some("/x".into()), ..at_home };
         assert_eq!(addresses(Choice::Podman, &root), ["unix:///r/run/podman/podman.sock", "unix:///x/podman/podman.sock"]);
         assert_eq!(addresses(Choice::Docker, &root)[1], "unix:///x/docker.sock");
+    }
+
+    #[test]
+    fn a_containerd_without_root_is_found_by_its_process() {
+        let run = tempfile::tempdir().unwrap();
+        written(run.path().join("containerd-rootless/child_pid"), "4711\n");
+        let environment = Environment { xdg_runtime_dir: Some(run.path().into()), root: "/r".into(), ..Environment::default() };
+        let found = addresses(Choice::Containerd, &environment);
+        assert!(found.contains(&"unix:///r/proc/4711/root/run/containerd/containerd.sock".to_owned()), "{found:?}");
     }
 
     #[test]
@@ -286,6 +338,12 @@ mod tests {
         environment.container_host = Some("tcp://[::1]:8080".into());
         let podman = only(places(&Choice::Podman, &environment));
         assert_eq!((podman.address.unwrap(), podman.set), (Address::Tcp("::1".into(), 8080), true));
+
+        for (address, path) in [("/c.sock", Some("/c.sock")), ("unix:///c.sock", Some("/c.sock")), ("c.sock", None), ("tcp://c:1", None)] {
+            environment.containerd_address = Some(address.into());
+            let found = only(places(&Choice::Containerd, &environment));
+            assert_eq!((found.address.ok(), found.set), (path.map(|path| Address::Unix(path.into())), true), "{address}");
+        }
 
         (environment.docker_host, environment.docker_context) = (Some(String::new()), Some("default".into()));
         assert_eq!(addresses(Choice::Docker, &environment).len(), 4, "the context `default` means the usual places");

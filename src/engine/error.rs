@@ -1,5 +1,6 @@
 //! What can go wrong between larder and an engine.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,7 +47,7 @@ pub enum EngineError {
         /// What was asked.
         request: String,
         /// What happened to the connection.
-        source: hyper::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The engine answered with an error.
     #[error("{place} answered {request} with status {status}: {said}")]
@@ -59,6 +60,36 @@ pub enum EngineError {
         status: u16,
         /// The engine's own words.
         said: String,
+    },
+    /// containerd answered a call with an error.
+    #[error("{place} answered {request} with {code:?}: {said}")]
+    Denied {
+        /// Where.
+        place: Place,
+        /// What was called, as `Images/Get`.
+        request: String,
+        /// What kind of error.
+        code: tonic::Code,
+        /// The engine's own words.
+        said: String,
+    },
+    /// containerd has no such snapshotter, or cannot use it.
+    #[error("{place} cannot use the snapshotter {snapshotter}: {why}")]
+    Snapshotter {
+        /// Where.
+        place: Place,
+        /// Its name.
+        snapshotter: String,
+        /// containerd's own words, or that it is not there.
+        why: String,
+        /// The ones that can be used.
+        usable: Vec<String>,
+    },
+    /// A namespace of containerd cannot have this name.
+    #[error("`{namespace}` cannot be a namespace of containerd")]
+    Namespace {
+        /// What was written.
+        namespace: String,
     },
     /// The engine's answer is not what its API says.
     #[error("the answer of {place} to {request} cannot be read")]
@@ -107,10 +138,10 @@ pub enum EngineError {
         name: Name,
         /// How many bytes were sent.
         sent: u64,
-        /// How many bytes the archive has.
+        /// How many bytes were to be sent.
         size: u64,
         /// What happened to the connection.
-        source: hyper::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The image could not leave the store whole; the engine was cut off and has not loaded it.
     #[error(transparent)]

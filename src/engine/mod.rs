@@ -6,6 +6,7 @@
 //!
 //! Which image goes where is the main line's affair; what an archive looks like is [`crate::archive`]'s.
 
+mod containerd;
 mod discover;
 mod docker;
 mod error;
@@ -33,6 +34,7 @@ use crate::oci::{Image, Platform};
 use crate::pin::Pin;
 use crate::plan::Lacking;
 use crate::reference::Name;
+use discover::Address;
 use wire::Wire;
 
 /// What an engine's method returns: a future that can be sent to another thread.
@@ -46,6 +48,8 @@ pub enum Kind {
     Docker,
     /// Podman.
     Podman,
+    /// containerd itself.
+    Containerd,
 }
 
 /// Where an engine may be, and who says so.
@@ -72,6 +76,8 @@ pub struct About {
     pub address: String,
     /// The setting that names the address, or `the usual place`.
     pub found_by: String,
+    /// The namespace that names are looked up in; `None` where an engine has no such thing.
+    pub namespace: Option<String>,
 }
 
 /// A place that keeps and runs images under names.
@@ -96,19 +102,21 @@ pub trait Engine: Send + Sync {
     /// The reference that means the image in this very engine and works without a network.
     fn usable(&self, pin: &Pin, shown: &Shown) -> String;
 
-    /// How it keeps images, in words: `containerd (overlayfs)`, `classic (overlay2)`, `overlay`.
+    /// How it keeps images, in words: `containerd (overlayfs)`, `classic (overlay2)`, `overlay`, `overlayfs`.
     fn image_store(&self) -> Answer<'_, String>;
 }
 
 /// Which engine is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// The first that answers: docker, then podman.
+    /// The first that answers: docker, then podman, then containerd.
     Auto,
     /// Docker, or whatever answers where docker is looked for.
     Docker,
     /// Podman.
     Podman,
+    /// containerd itself.
+    Containerd,
 }
 
 /// A place where an engine may be, and what came of asking it.
@@ -169,7 +177,13 @@ pub async fn survey(environment: &Environment) -> Vec<Candidate> {
 
 /// Asks an engine who it is.
 async fn open(found: discover::Found, environment: &Environment) -> Result<Box<dyn Engine>, EngineError> {
-    let mut wire = Wire::new(found.place, found.address?, environment.timeout);
+    let address = match found.address? {
+        Address::Unix(socket) if found.place.kind == Kind::Containerd => {
+            return Ok(Box::new(containerd::open(found.place, socket, environment).await?));
+        }
+        address => address,
+    };
+    let mut wire = Wire::new(found.place, address, environment.timeout);
     let greeting = wire.get("/_ping").await?;
     let (kind, version, api) = match introduced(&greeting) {
         Some(introduced) => introduced,
@@ -177,10 +191,10 @@ async fn open(found: discover::Found, environment: &Environment) -> Result<Box<d
     };
     wire.place.kind = kind;
     let Place { address, found_by, .. } = wire.place.clone();
-    let about = About { kind, version, api, address, found_by };
+    let about = About { kind, version, api, address, found_by, namespace: None };
     Ok(match kind {
-        Kind::Docker => Box::new(docker::Docker::new(wire, about)),
         Kind::Podman => Box::new(podman::Podman::new(wire, about)),
+        _ => Box::new(docker::Docker::new(wire, about)),
     })
 }
 
@@ -251,7 +265,18 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Docker => "docker",
             Kind::Podman => "podman",
+            Kind::Containerd => "containerd",
         })
+    }
+}
+
+impl fmt::Display for About {
+    /// The engine, and where in it names are looked up: `containerd (namespace k8s.io)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} (namespace {namespace})", self.kind),
+            None => self.kind.fmt(f),
+        }
     }
 }
 

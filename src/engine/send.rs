@@ -76,6 +76,7 @@ pub(super) async fn send(
         (None, (Err(failure), sent)) => Err(match failure {
             Failure::Connecting(source) => wire.unreachable(source),
             Failure::Talking(source) => {
+                let source = source.into();
                 EngineError::LoadBroken { place: wire.place.clone(), name: parcel.name.clone(), sent, size, source }
             }
             Failure::TooLong => wire.too_long(path),
@@ -114,7 +115,7 @@ async fn watched<T>(
 }
 
 /// Starts the work on a thread of its own, whether or not anybody waits for it.
-fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> {
+pub(super) fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> {
     let thread = spawn_blocking(work);
     // Such a thread is never cancelled once it runs: what it fails with is a panic, which goes on here.
     async { thread.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())) }

@@ -108,7 +108,7 @@ impl Wire {
         match tokio::time::timeout(self.limit, asked).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(Failure::Connecting(source))) => Err(EngineError::Unreachable { place, source }),
-            Ok(Err(Failure::Talking(source))) => Err(EngineError::Broken { place, request, source }),
+            Ok(Err(Failure::Talking(source))) => Err(EngineError::Broken { place, request, source: source.into() }),
             Ok(Err(Failure::TooLong)) => Err(EngineError::TooLong { place, request, limit: ANSWER_LIMIT }),
             Err(_) => Err(EngineError::TimedOut { place, request, after: self.limit }),
         }

@@ -47,9 +47,10 @@ pub(crate) fn stored(made: &Made, reference: &str) -> Stored {
     Stored { store, image, pin, _folder: folder }
 }
 
-/// Settings under which only this address is asked for docker.
+/// Settings under which only this address is asked for docker, or for containerd.
 fn at(address: &str, timeout: Duration) -> Environment {
-    Environment { docker_host: Some(address.to_owned()), timeout, root: "/nowhere".into(), ..Environment::default() }
+    let (docker_host, containerd_address) = (Some(address.to_owned()), Some(address.to_owned()));
+    Environment { docker_host, containerd_address, timeout, root: "/nowhere".into(), ..Environment::default() }
 }
 
 const SOON: Duration = Duration::from_millis(100);
@@ -116,12 +117,41 @@ async fn a_place_without_an_engine_says_why() {
 }
 
 #[tokio::test]
+async fn a_place_without_a_containerd_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("c.sock");
+    let address = format!("unix://{}", socket.display());
+    let ask_within = async |limit| engine::connect(&Choice::Containerd, &at(&address, limit)).await.err().unwrap();
+    let ask = async || ask_within(Duration::from_secs(30)).await;
+    let unreachable = |error: EngineError, kind| matches!(error, EngineError::Unreachable { source, .. } if source.kind() == kind);
+
+    assert!(unreachable(ask().await, std::io::ErrorKind::NotFound));
+    drop(UnixListener::bind(&socket).unwrap());
+    assert!(unreachable(ask().await, std::io::ErrorKind::ConnectionRefused));
+    fs::remove_file(&socket).unwrap();
+    let silent = UnixListener::bind(&socket).unwrap();
+    let late = ask_within(SOON).await;
+    assert!(matches!(&late, EngineError::TimedOut { after, place, .. } if *after == SOON && place.kind == Kind::Containerd), "{late:?}");
+    drop(silent);
+    for answer in [with_status(200, "{}"), String::new()] {
+        fs::remove_file(&socket).unwrap();
+        answering(&socket, answer.clone());
+        let error = ask().await;
+        assert!(matches!(error, EngineError::Broken { .. }), "{answer:?}: {error:?}");
+    }
+    let environment = Environment { containerd_namespace: Some("no/such".to_owned()), ..at(&address, SOON) };
+    let error = engine::connect(&Choice::Containerd, &environment).await.err().unwrap();
+    assert!(matches!(&error, EngineError::Namespace { namespace } if namespace == "no/such"), "{error:?}");
+}
+
+#[tokio::test]
 async fn when_nobody_answers_every_place_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let environment = Environment { root: folder.path().into(), home: Some(folder.path().into()), timeout: SOON, ..Environment::default() };
     let Err(EngineError::NoneAnswered { asked }) = engine::connect(&Choice::Auto, &environment).await else { panic!("somebody answered") };
     let kinds: Vec<_> = asked.iter().map(|(place, _)| place.kind).collect();
-    assert_eq!(kinds, [Kind::Docker, Kind::Docker, Kind::Docker, Kind::Docker, Kind::Podman, Kind::Podman]);
+    let (docker, podman, containerd) = ([Kind::Docker; 4], [Kind::Podman; 2], [Kind::Containerd; 4]);
+    assert_eq!(kinds, [&docker[..], &podman, &containerd].concat());
     assert!(asked.iter().all(|(place, why)| place.found_by == "the usual place" && matches!(why, EngineError::Unreachable { .. })));
     assert_eq!(engine::survey(&environment).await.len(), asked.len());
 }

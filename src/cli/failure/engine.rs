@@ -18,7 +18,10 @@ impl From<&EngineError> for Failure {
                 let failure = asked.iter().fold(failure, |failure, (place, why)| {
                     failure.with("asked", format!("{} at {} ({}): {}", place.kind, place.address, place.found_by, reason(why)))
                 });
-                failure.hint("start docker or podman, or set DOCKER_HOST or CONTAINER_HOST; `larder pull` works without an engine")
+                failure.hint(
+                    "start docker, podman or containerd, or set DOCKER_HOST, CONTAINER_HOST or CONTAINERD_ADDRESS; \
+                     `larder pull` works without an engine",
+                )
             }
             EngineError::Unreachable { place, source } => {
                 not_answered("unreachable", place).with("it said", source).hint(reach(place, source.kind()))
@@ -37,7 +40,7 @@ impl From<&EngineError> for Failure {
                 Failure::new(Exit::Engine, "load-broken", format!("{} broke off while it loaded {name}", place.kind))
                     .with("at", &place.address)
                     .with("sent", format!("{} of {}", display::size(*sent), display::size(*size)))
-                    .because(source)
+                    .because(source.as_ref())
                     .hint("see whether it runs, and run it again")
             }
             EngineError::Refused { place, request, status, said } => {
@@ -46,6 +49,19 @@ impl From<&EngineError> for Failure {
                     .with("asked", request)
                     .with("it said", format!("{said} (status {status})"))
             }
+            EngineError::Denied { place, request, code, said } => Failure::new(Exit::Engine, "refused", format!("{} refused", place.kind))
+                .with("at", &place.address)
+                .with("asked", request)
+                .with("it said", format!("{said} ({code:?})")),
+            EngineError::Snapshotter { place, snapshotter, why, usable } => {
+                Failure::new(Exit::Engine, "snapshotter", format!("{} cannot use the snapshotter `{snapshotter}`", place.kind))
+                    .with("at", &place.address)
+                    .with("it said", why)
+                    .hint(format!("set CONTAINERD_SNAPSHOTTER to the one that its containers use, of {}", usable.join(", ")))
+            }
+            EngineError::Namespace { .. } => refused("namespace")
+                .with("expected", "letters and digits, with . _ - between them")
+                .hint("Kubernetes keeps its images in `k8s.io`, containerd's command line in `default`"),
             EngineError::Archive(source) => Failure::from(&**source),
             EngineError::Address { setting, expected, .. } => refused("address").with("from", setting).with("expected", expected),
             EngineError::Transport { .. } => {
@@ -75,7 +91,9 @@ fn reason(why: &EngineError) -> String {
 fn reach(place: &Place, kind: ErrorKind) -> String {
     match (kind, place.kind) {
         (ErrorKind::PermissionDenied, Kind::Docker) => "join the group `docker`, or run it as root, or choose `--engine podman`".to_owned(),
+        (ErrorKind::PermissionDenied, Kind::Containerd) => "run it as root: whoever can use containerd's socket is root there".to_owned(),
         (ErrorKind::PermissionDenied, _) => "run it as the user whose engine it is, or as root".to_owned(),
+        (_, Kind::Containerd) => "see whether containerd runs there, or set CONTAINERD_ADDRESS to its socket".to_owned(),
         (_, Kind::Podman) => "start it with `podman system service` or `systemctl start podman.socket`".to_owned(),
         _ => format!("see whether {} runs there", place.kind),
     }

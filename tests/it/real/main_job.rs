@@ -71,8 +71,12 @@ impl Scene {
         fixture.push(&registry);
         let engine = RealEngine::start(make);
         let mut sandbox = Sandbox::new();
-        sandbox.set("DOCKER_HOST", engine.address()).set("CONTAINER_HOST", engine.address());
-        sandbox.set("LARDER_ENGINE", if make == Make::Podman { "podman" } else { "docker" });
+        let (name, variable) = match make {
+            Make::Podman => ("podman", "CONTAINER_HOST"),
+            Make::Containerd => ("containerd", "CONTAINERD_ADDRESS"),
+            _ => ("docker", "DOCKER_HOST"),
+        };
+        sandbox.set(variable, engine.address()).set("LARDER_ENGINE", name);
         let tagged = format!("{}/{IMAGE}", registry.host());
         let scene = Scene { engine, sandbox, fixture, tagged };
         let _ = scene.run(&["pull", "--platform", platform, &scene.pinned()]).expect(0);
@@ -81,6 +85,11 @@ impl Scene {
 
     fn pinned(&self) -> String {
         format!("{}@{}", self.tagged, self.fixture.index())
+    }
+
+    /// By what the engine knows the image of a fixture.
+    fn id(&self, of: &Fixture, architecture: &str) -> String {
+        if self.engine.make() == Make::Containerd { of.index() } else { of.image_id(architecture) }
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -94,14 +103,15 @@ fn pulled_once_it_is_loaded_offline_and_proved(make: Make, fixture: &str) {
     assert!(absent.stdout.contains("has nothing under that name"), "{absent}");
     let loaded = scene.run(&["ensure", "--json", &scene.pinned()]).expect(0).one_json();
     assert_eq!(loaded["status"], "loaded");
-    let id = scene.fixture.image_id("amd64");
-    assert_eq!(scene.engine.inspect_id(&scene.tagged), Some(id.clone()));
-    assert_eq!(loaded["image_id"], id);
+    assert_eq!(scene.engine.inspect_id(&scene.tagged), Some(scene.id(&scene.fixture, "amd64")));
+    assert_eq!(loaded["image_id"], scene.fixture.image_id("amd64"));
 
-    let ran = scene.engine.run(&scene.tagged, &["-c", "true"]);
+    // containerd's command line puts what is given in the place of the image's entry point.
+    let command: &[&str] = if make == Make::Containerd { &["/bin/sh", "-c", "true"] } else { &["-c", "true"] };
+    let ran = scene.engine.run(&scene.tagged, command);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let usable = loaded["use"].as_str().unwrap();
-    let ran = scene.engine.run(usable, &["-c", "true"]);
+    let ran = scene.engine.run(usable, command);
     assert!(ran.status.success(), "{usable}: {}", String::from_utf8_lossy(&ran.stderr));
 
     let again = scene.run(&["ensure", "--json", &scene.pinned()]).expect(0).one_json();
@@ -137,7 +147,13 @@ fn podman_holds_what_was_pulled_once() {
 }
 
 #[test]
+fn containerd_holds_what_was_pulled_once() {
+    pulled_once_it_is_loaded_offline_and_proved(Make::Containerd, "docker");
+}
+
+#[test]
 fn oci_images_are_held_alike() {
+    pulled_once_it_is_loaded_offline_and_proved(Make::Containerd, "oci-zstd");
     pulled_once_it_is_loaded_offline_and_proved(Make::Docker, "oci");
     pulled_once_it_is_loaded_offline_and_proved(Make::Podman, "oci");
     pulled_once_it_is_loaded_offline_and_proved(Make::Docker, "oci-zstd");
@@ -154,7 +170,7 @@ fn an_impostor_is_found_out_and_replaced(make: Make) {
     let second = second["pinned"].as_str().unwrap().to_owned();
 
     let checked = scene.run(&["check", &first]).expect(4);
-    for identity in [scene.fixture.image_id("amd64"), newer.image_id("amd64")] {
+    for identity in [scene.id(&scene.fixture, "amd64"), scene.id(&newer, "amd64")] {
         assert!(checked.stdout.contains(&identity), "{checked}");
     }
     assert!(checked.stdout.contains(&format!("that is:  {second}")), "{checked}");
@@ -162,8 +178,8 @@ fn an_impostor_is_found_out_and_replaced(make: Make) {
     for (wanted, before, after) in [(&first, &newer, &scene.fixture), (&second, &scene.fixture, &newer)] {
         let replaced = scene.run(&["ensure", "--json", wanted]).expect(0).one_json();
         assert_eq!(replaced["status"], "replaced");
-        assert_eq!(replaced["replaced"]["id"], before.image_id("amd64"));
-        assert_eq!(scene.engine.inspect_id(&scene.tagged), Some(after.image_id("amd64")));
+        assert_eq!(replaced["replaced"]["id"], scene.id(before, "amd64"));
+        assert_eq!(scene.engine.inspect_id(&scene.tagged), Some(scene.id(after, "amd64")));
         let _ = scene.run(&["check", wanted]).expect(0);
     }
 
@@ -173,9 +189,9 @@ fn an_impostor_is_found_out_and_replaced(make: Make) {
     let _ = scene.run(&["ensure", &first]).expect(0);
     scene.engine.tag(local, &scene.tagged);
     let checked = scene.run(&["check", "--json", &first]).expect(4).one_json();
-    assert_eq!((&checked["status"], &checked["found"]["id"]), (&"another".into(), &newer.image_id("amd64").into()));
+    assert_eq!((&checked["status"], &checked["found"]["id"]), (&"another".into(), &scene.id(&newer, "amd64").into()));
     let _ = scene.run(&["ensure", &first]).expect(0);
-    assert_eq!(scene.engine.inspect_id(&scene.tagged), Some(scene.fixture.image_id("amd64")));
+    assert_eq!(scene.engine.inspect_id(&scene.tagged), Some(scene.id(&scene.fixture, "amd64")));
 }
 
 #[test]
@@ -188,6 +204,11 @@ fn an_impostor_in_podman_is_found_out_and_replaced() {
     an_impostor_is_found_out_and_replaced(Make::Podman);
 }
 
+#[test]
+fn an_impostor_in_containerd_is_found_out_and_replaced() {
+    an_impostor_is_found_out_and_replaced(Make::Containerd);
+}
+
 fn another_platform_is_loaded_only_when_asked_for(make: Make) {
     let scene = Scene::offline(make, "docker", "linux/arm64");
     let refused = scene.run(&["load", &scene.pinned()]).expect(3);
@@ -197,7 +218,7 @@ fn another_platform_is_loaded_only_when_asked_for(make: Make) {
     assert!(nothing.stderr.contains("there is: linux/arm64"), "{nothing}");
     let loaded = scene.run(&["load", "--json", "--platform", "linux/arm64", &scene.pinned()]).expect(0).one_json();
     assert_eq!((&loaded["status"], &loaded["platform"]), (&"loaded".into(), &"linux/arm64".into()));
-    assert_eq!(scene.engine.inspect_id(&scene.tagged), Some(scene.fixture.image_id("arm64")));
+    assert_eq!(scene.engine.inspect_id(&scene.tagged), Some(scene.id(&scene.fixture, "arm64")));
 }
 
 #[test]
@@ -208,6 +229,11 @@ fn docker_gets_another_platform_only_when_asked_for() {
 #[test]
 fn podman_gets_another_platform_only_when_asked_for() {
     another_platform_is_loaded_only_when_asked_for(Make::Podman);
+}
+
+#[test]
+fn containerd_gets_another_platform_only_when_asked_for() {
+    another_platform_is_loaded_only_when_asked_for(Make::Containerd);
 }
 
 #[test]
@@ -281,6 +307,20 @@ fn a_full_disk_under_podman_is_said_and_mended() {
 }
 
 #[test]
+fn a_full_disk_under_containerd_is_said_and_mended() {
+    let scene = Scene::offline(Make::Containerd, "docker", "linux/amd64");
+    let content = scene.engine.folder().join("data/io.containerd.content.v1.content");
+    let full = Full::over(&content, "8m");
+    std::fs::create_dir(content.join("ingest")).unwrap();
+    let output = scene.run(&["ensure", &scene.pinned()]).expect(5);
+    assert!(output.stderr.contains("no space left on device"), "{output}");
+    assert_eq!(scene.engine.inspect_id(&scene.tagged), None);
+    assert_eq!(scene.engine.ctr("default", &["content", "list", "--quiet"]), "", "what came is not left on a full disk");
+    drop(full);
+    let _ = scene.run(&["ensure", &scene.pinned()]).expect(0);
+}
+
+#[test]
 fn an_engine_that_dies_halfway_has_loaded_nothing_and_the_next_run_mends_it() {
     let mut scene = Scene::offline(Make::Docker, "docker", "linux/amd64");
     scene.engine.freeze(true);
@@ -295,8 +335,24 @@ fn an_engine_that_dies_halfway_has_loaded_nothing_and_the_next_run_mends_it() {
 }
 
 #[test]
-fn without_permission_the_socket_is_named() {
-    let scene = Scene::offline(Make::Docker, "docker", "linux/amd64");
+fn containerd_is_said_with_its_namespace() {
+    let scene = Scene::offline(Make::Containerd, "docker", "linux/amd64");
+    let engines = scene.run(&["engines", "--json"]).expect(0).json();
+    let found = engines.iter().find(|found| found["engine"] == "containerd").unwrap();
+    for (field, value) in [("status", "usable"), ("namespace", "default"), ("image_store", "overlayfs"), ("platform", "linux/amd64")] {
+        assert_eq!(found[field], value, "{found}");
+    }
+    let loaded = scene.run(&["load", "--namespace", "k8s.io", &scene.pinned()]).expect(0);
+    assert!(loaded.stdout.contains("loaded into containerd (namespace k8s.io)"), "{loaded}");
+    let absent = scene.run(&["check", &scene.pinned()]).expect(3);
+    assert!(absent.stdout.contains("containerd (namespace default) has nothing under that name"), "{absent}");
+    assert_eq!(scene.engine.ctr("k8s.io", &["images", "list", "--quiet"]).lines().count(), 2);
+    let wrong = scene.run(&["check", "--namespace", "k8s/io", &scene.pinned()]).expect(5);
+    assert!(wrong.stderr.contains("hint: Kubernetes keeps its images in `k8s.io`"), "{wrong}");
+}
+
+fn without_permission_the_socket_is_named(make: Make) {
+    let scene = Scene::offline(make, "docker", "linux/amd64");
     let larder = scene.sandbox.command();
     let mut nobody = Command::new("setpriv");
     nobody
@@ -308,4 +364,14 @@ fn without_permission_the_socket_is_named() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(5), "{said}");
     assert!(said.contains("ermission denied") && said.contains(&scene.engine.address()), "{said}");
+}
+
+#[test]
+fn without_permission_dockers_socket_is_named() {
+    without_permission_the_socket_is_named(Make::Docker);
+}
+
+#[test]
+fn without_permission_containerds_socket_is_named() {
+    without_permission_the_socket_is_named(Make::Containerd);
 }

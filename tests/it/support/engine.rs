@@ -1,6 +1,8 @@
-//! Engines of a test's own: a real dockerd, podman service or registry, with everything they write under a temporary folder.
+//! Engines of a test's own: a real dockerd, podman service, containerd or registry, with everything they write under a temporary folder.
 //!
 //! They need root. What they started is gone when they are dropped: processes, mounts and files.
+
+mod ctr;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -30,6 +32,10 @@ pub enum Make {
     DockerWithContainerdOf(&'static str),
     /// The podman of another Debian release.
     PodmanOf(&'static str),
+    /// The installed containerd.
+    Containerd,
+    /// The containerd of another Debian release.
+    ContainerdOf(&'static str),
 }
 
 /// An engine that nothing else uses.
@@ -53,6 +59,11 @@ impl RealEngine {
         fs::write(folder.path().join("daemon.json"), config.to_string()).expect("a new folder can be written");
         let process = serve(make, folder.path());
         RealEngine { make, process, folder }
+    }
+
+    /// Which engine it is.
+    pub fn make(&self) -> Make {
+        self.make
     }
 
     /// Where it listens.
@@ -93,27 +104,41 @@ impl RealEngine {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// The image ID, with `sha256:` before it; `None` if there is no such image.
+    /// The image ID, or what the name points to, with `sha256:` before it; `None` if there is no such image.
     pub fn inspect_id(&self, name: &str) -> Option<String> {
+        if self.make.is_containerd() {
+            return self.targets().into_iter().find(|(known, _)| known == name).map(|(_, target)| target);
+        }
         let id = self.inspect(name, "{{.Id}}")?;
         Some(if id.starts_with("sha256:") { id } else { format!("sha256:{id}") })
     }
 
     /// The number of its images.
     pub fn count(&self) -> usize {
+        if self.make.is_containerd() {
+            let targets: std::collections::HashSet<_> = self.targets().into_iter().map(|(_, target)| target).collect();
+            return targets.len();
+        }
         let output = self.must(&["image", "ls", "--quiet", "--no-trunc", "--all"]);
         let ids: std::collections::HashSet<_> = output.lines().collect();
         ids.len()
     }
 
+    /// The names that containerd knows, and what they point to.
+    fn targets(&self) -> Vec<(String, String)> {
+        ctr::targets(&self.must(&["images", "list"]))
+    }
+
     /// Gives an image another name.
     pub fn tag(&self, image: &str, name: &str) {
-        self.must(&["tag", image, name]);
+        let arguments: &[&str] = if self.make.is_containerd() { &["images", "tag", "--force"] } else { &["tag"] };
+        self.must(&[arguments, &[image, name]].concat());
     }
 
     /// Removes an image, or its name if it has others.
     pub fn remove(&self, name: &str) {
-        self.must(&["rmi", "--force", name]);
+        let arguments: &[&str] = if self.make.is_containerd() { &["images", "remove"] } else { &["rmi", "--force"] };
+        self.must(&[arguments, &[name]].concat());
     }
 
     /// Loads an archive with its own command line.
@@ -125,11 +150,16 @@ impl RealEngine {
 
     /// Loads an archive from a file that the engine sees.
     pub fn load_file(&self, path: &Path) -> Output {
-        self.command(&["load", "--input", &path.display().to_string()]).output().expect("the engine's command line runs")
+        let path = path.display().to_string();
+        let arguments: &[&str] = if self.make.is_containerd() { &["images", "import", &path] } else { &["load", "--input", &path] };
+        self.command(arguments).output().expect("the engine's command line runs")
     }
 
     /// Runs a command in a container without a network.
     pub fn run(&self, image: &str, command: &[&str]) -> Output {
+        if self.make.is_containerd() {
+            return ctr::run(self.make, self.folder.path(), image, command);
+        }
         let mut arguments = vec!["run", "--rm", "--pull", "never", "--network", "none"];
         if !self.make.is_docker() {
             // crun refuses a machine with both kinds of cgroups, and podman's own limits may be above what is allowed.
@@ -146,15 +176,28 @@ impl RealEngine {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// containerd's command line in a namespace, which has to succeed.
+    pub fn ctr(&self, namespace: &str, arguments: &[&str]) -> String {
+        let output = ctr::ctr(self.make, self.folder.path(), namespace).args(arguments).output().expect("the engine's command line runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Leaves a part of some content in containerd, as a writer that broke off does.
+    pub fn ingest(&self, reference: &str, part: &[u8]) {
+        ctr::ingest(self.make, self.folder.path(), reference, part);
+    }
+
     /// The engine's own command line.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = match self.make.is_docker() {
-            true => {
+        let mut command = match self.make {
+            Make::Podman | Make::PodmanOf(_) => podman(self.make, self.folder.path()),
+            Make::Containerd | Make::ContainerdOf(_) => ctr::ctr(self.make, self.folder.path(), ctr::NAMESPACE),
+            _ => {
                 let mut docker = program(Make::Docker, self.folder.path(), "docker");
                 docker.args(["--host", &self.address()]);
                 docker
             }
-            false => podman(self.make, self.folder.path()),
         };
         command.args(arguments).stdin(Stdio::null());
         command
@@ -170,14 +213,24 @@ impl Drop for RealEngine {
 impl Make {
     /// Whether this is docker, with either image store.
     pub fn is_docker(self) -> bool {
-        !matches!(self, Make::Podman | Make::PodmanOf(_))
+        !self.is_podman() && !self.is_containerd()
+    }
+
+    /// Whether this is podman.
+    pub fn is_podman(self) -> bool {
+        matches!(self, Make::Podman | Make::PodmanOf(_))
+    }
+
+    /// Whether this is containerd by itself.
+    pub fn is_containerd(self) -> bool {
+        matches!(self, Make::Containerd | Make::ContainerdOf(_))
     }
 
     /// The Debian release it comes from, if that is not the one that is running.
     fn suite(self) -> Option<&'static str> {
         match self {
-            Make::Docker | Make::Podman => None,
-            Make::DockerOf(suite) | Make::DockerWithContainerdOf(suite) | Make::PodmanOf(suite) => Some(suite),
+            Make::Docker | Make::Podman | Make::Containerd => None,
+            Make::DockerOf(suite) | Make::DockerWithContainerdOf(suite) | Make::PodmanOf(suite) | Make::ContainerdOf(suite) => Some(suite),
         }
     }
 
@@ -196,8 +249,11 @@ fn serve(make: Make, folder: &Path) -> Process {
     // A killed engine leaves its socket and pid file, and dockerd minds the second.
     let _ = fs::remove_file(&socket);
     let _ = fs::remove_file(folder.join("pid"));
+    if make.is_containerd() {
+        return Process::start(ctr::serve(make, folder), &folder.join("log"), || ctr::answers(make, folder));
+    }
     let mut command = if make.is_docker() { dockerd(make, folder) } else { podman(make, folder) };
-    if !make.is_docker() {
+    if make.is_podman() {
         command.args(["system", "service", "--time=0", &format!("unix://{}", socket.display())]);
     }
     let answers = || {

@@ -1,0 +1,218 @@
+//! Calls to containerd, over one connection.
+//!
+//! Owns connecting, the namespace and the lease that calls are about, time limits, and what an answer other than "done" means. Always true: a
+//! call is answered within the time limit or fails, unless somebody said that it may take any time. What is called, and why, is not known here.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tonic::body::Body;
+use tonic::client::{Grpc, GrpcService};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{Code, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::api::{Call, ReadContent, WriteContent, Written};
+use crate::engine::{EngineError, Place, wire};
+
+/// Where a containerd is, and how it is talked to.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub(super) place: Place,
+    pub(super) socket: PathBuf,
+    pub(super) limit: Duration,
+    pub(super) namespace: MetadataValue<Ascii>,
+}
+
+/// A connection. Cheap to clone; the clones share it, and it ends with the last of them.
+#[derive(Clone)]
+pub(super) struct Channel {
+    sender: Sender,
+    place: Place,
+    namespace: MetadataValue<Ascii>,
+    lease: Option<MetadataValue<Ascii>>,
+    limit: Option<Duration>,
+}
+
+impl Line {
+    /// Connects. Whether anybody answers shows with the first call.
+    pub(super) async fn connect(&self) -> Result<Channel, EngineError> {
+        let place = &self.place;
+        let unreachable = |source| EngineError::Unreachable { place: place.clone(), source };
+        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let socket = tokio::time::timeout(self.limit, UnixStream::connect(&self.socket)).await;
+        let socket = socket.map_err(late).flatten().map_err(unreachable)?;
+        let broken =
+            |source: hyper::Error| EngineError::Broken { place: place.clone(), request: "to connect".to_owned(), source: source.into() };
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(socket)).await.map_err(broken)?;
+        // Whatever ends the connection, the calls on it learn of it.
+        tokio::spawn(connection);
+        Ok(Channel {
+            sender: Sender(sender),
+            place: place.clone(),
+            namespace: self.namespace.clone(),
+            lease: None,
+            limit: Some(self.limit),
+        })
+    }
+}
+
+impl Channel {
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The same connection; what is made by calls on it is kept by this lease, and they may take any time.
+    pub(super) fn leased(&self, lease: MetadataValue<Ascii>) -> Channel {
+        Channel { lease: Some(lease), limit: None, ..self.clone() }
+    }
+
+    /// Calls a method that gives one answer.
+    pub(super) async fn call<C: Call>(&self, message: C) -> Result<C::Reply, EngineError> {
+        let mut grpc = self.grpc();
+        let codec = ProstCodec::<C, C::Reply>::default();
+        let asked = async {
+            grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
+            grpc.unary(self.about(message), PathAndQuery::from_static(C::METHOD), codec).await
+        };
+        Ok(self.limited::<C, _>(asked).await?.into_inner())
+    }
+
+    /// Calls a method about something that may not be there.
+    pub(super) async fn find<C: Call>(&self, message: C) -> Result<Option<C::Reply>, EngineError> {
+        unless(Code::NotFound, self.call(message).await)
+    }
+
+    /// Reads content of no more than so many bytes; `None` if it is not there, or longer.
+    pub(super) async fn read(&self, message: ReadContent, at_most: u64) -> Result<Option<Bytes>, EngineError> {
+        let mut grpc = self.grpc();
+        let asked = async {
+            grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
+            let path = PathAndQuery::from_static(ReadContent::METHOD);
+            let mut pieces =
+                grpc.server_streaming(self.about(message), path, ProstCodec::<_, super::api::Piece>::default()).await?.into_inner();
+            let mut content = BytesMut::new();
+            while let Some(piece) = pieces.message().await? {
+                if (content.len() + piece.data.len()) as u64 > at_most {
+                    return Ok(None);
+                }
+                content.extend_from_slice(&piece.data);
+            }
+            Ok(Some(content.freeze()))
+        };
+        Ok(unless(Code::NotFound, self.limited::<ReadContent, _>(asked).await)?.flatten())
+    }
+
+    /// Begins a write that goes on with what comes through `steps`; there must be one already.
+    pub(super) async fn write(&self, mut steps: mpsc::Receiver<WriteContent>) -> Result<Streaming<Written>, EngineError> {
+        let mut grpc = self.grpc();
+        let asked = async {
+            grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
+            let steps = futures_util::stream::poll_fn(move |cx| steps.poll_recv(cx));
+            grpc.streaming(self.about(steps), PathAndQuery::from_static(WriteContent::METHOD), ProstCodec::default()).await
+        };
+        Ok(self.limited::<WriteContent, _>(asked).await?.into_inner())
+    }
+
+    /// What a call came to that ended with this status.
+    pub(super) fn failed<C: Call>(&self, status: Status) -> EngineError {
+        let (place, request) = (self.place.clone(), shown::<C>());
+        // A status that containerd sent has no cause; one that tonic made of a broken connection has.
+        match status.source() {
+            Some(_) => EngineError::Broken { place, request, source: Ended(status).into() },
+            None => EngineError::Denied { place, request, code: status.code(), said: wire::words(status.message()) },
+        }
+    }
+
+    /// An answer that is not what containerd's definitions say.
+    pub(super) fn unreadable<C: Call>(&self, why: impl std::fmt::Display) -> EngineError {
+        let source = serde::de::Error::custom(why);
+        EngineError::Unreadable { place: self.place.clone(), request: shown::<C>(), source }
+    }
+
+    async fn limited<C: Call, T>(&self, asked: impl Future<Output = Result<T, Status>>) -> Result<T, EngineError> {
+        let answered = match self.limit {
+            None => asked.await,
+            Some(limit) => match tokio::time::timeout(limit, asked).await {
+                Ok(answered) => answered,
+                Err(_) => return Err(EngineError::TimedOut { place: self.place.clone(), request: shown::<C>(), after: limit }),
+            },
+        };
+        answered.map_err(|status| self.failed::<C>(status))
+    }
+
+    fn grpc(&self) -> Grpc<Sender> {
+        // There is no host behind a socket, and yet HTTP wants one.
+        Grpc::with_origin(self.sender.clone(), Uri::from_static("http://localhost"))
+    }
+
+    fn about<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
+        if let Some(lease) = &self.lease {
+            request.metadata_mut().insert("containerd-lease", lease.clone());
+        }
+        request
+    }
+}
+
+/// `None` where containerd answered with this code: what it says is no failure then.
+pub(super) fn unless<T>(code: Code, answered: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
+    match answered {
+        Err(EngineError::Denied { code: found, .. }) if found == code => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// `Images/Get` for `/containerd.services.images.v1.Images/Get`.
+fn shown<C: Call>() -> String {
+    C::METHOD.rsplit('.').next().unwrap_or(C::METHOD).to_owned()
+}
+
+/// The connection, as tonic wants it.
+#[derive(Clone)]
+struct Sender(SendRequest<Body>);
+
+impl GrpcService<Body> for Sender {
+    type ResponseBody = Incoming;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+/// The connection ended while a call was on its way.
+#[derive(Debug)]
+struct Ended(Status);
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // tonic's and hyper's words say less the further out they are.
+        let mut innermost: &dyn Error = &self.0;
+        while let Some(cause) = innermost.source() {
+            innermost = cause;
+        }
+        write!(f, "{innermost}")
+    }
+}
+
+impl Error for Ended {}

@@ -1,0 +1,126 @@
+//! An image from the store into containerd.
+//!
+//! Owns the order of a load. Always true: a name is given only when all that it points to is there and unpacked; until then a
+//! lease keeps what came from being collected. After a crash the lease keeps it for a day, and the next load goes on from there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+use tonic::Code;
+
+use super::Shelf;
+use super::api::{CreateImage, CreateLease, DeleteLease, Descriptor, FieldMask, Image as Record, Labels, UpdateImage};
+use super::channel::{Channel, Line, unless};
+use super::content::Carrier;
+use super::labels;
+use super::unpack::{self, Unpacker};
+use crate::archive;
+use crate::engine::EngineError;
+use crate::engine::send::blocking;
+use crate::event::{Event, Tell};
+use crate::oci::{self, Image};
+use crate::reference::Name;
+use crate::store::Store;
+
+/// How long what was begun is kept, if whoever began it does not come to the end.
+const KEPT: SignedDuration = SignedDuration::from_hours(24);
+
+/// What is loaded, and how it is to be called and unpacked.
+pub(super) struct Load<'a> {
+    pub(super) store: &'a Store,
+    pub(super) image: &'a Image,
+    pub(super) name: &'a Name,
+    pub(super) shelf: &'a Shelf,
+}
+
+impl Load<'_> {
+    /// Brings the image there; returns how many bytes that took.
+    pub(super) async fn run(&self, line: &Line, tell: &Tell<'_>) -> Result<u64, EngineError> {
+        let (store, image, name) = (self.store.clone(), self.image.clone(), self.name.clone());
+        blocking(move || archive::complete(&store, &image, &name)).await.map_err(Arc::new)?;
+        let channel = line.connect().await?;
+        let lease = lease(&channel).await?;
+        let leased = channel.leased(lease.parse().map_err(|e| channel.unreadable::<CreateLease>(e))?);
+        let carrier = Carrier { store: self.store, channel: leased, lease: &lease, tell, sent: AtomicU64::new(0) };
+        let planned = AtomicU64::new(0);
+        let done = self.bring(&carrier, &planned).await;
+        // What is named needs it no more, and what is not named is not wanted. One that cannot be deleted now ends by itself.
+        let _ = channel.call(DeleteLease { id: lease.clone(), sync: done.is_err() }).await;
+        let sent = carrier.sent.into_inner();
+        match done {
+            Ok(()) => {
+                tell(Event::LoadFinished { engine: line.place.kind.to_string() });
+                Ok(sent)
+            }
+            Err(error) => Err(self.failed(error, sent, planned.into_inner())),
+        }
+    }
+
+    async fn bring(&self, to: &Carrier<'_>, planned: &AtomicU64) -> Result<(), EngineError> {
+        let blobs = self.image.blobs();
+        let bytes = to.lacking(&blobs).await?;
+        planned.store(bytes, Ordering::Relaxed);
+        (to.tell)(Event::LoadStarted { engine: to.channel.place().kind.to_string(), name: self.name.clone(), bytes });
+        self.documents(to).await?;
+        let (arrived, arrivals) = watch::channel(0);
+        let unpacker = Unpacker { channel: to.channel.clone(), snapshotter: &self.shelf.snapshotter, lease: to.lease };
+        tokio::try_join!(self.layers(to, arrived), unpacker.unpack(self.image, arrivals))?;
+        // The tag comes last: it is what is asked for, and who finds it is to find the other too.
+        let root = &self.image.root;
+        if self.shelf.has_digests() {
+            call_it(&to.channel, super::by_digest(self.name, &root.digest), root).await?;
+        }
+        call_it(&to.channel, self.name.to_string(), root).await
+    }
+
+    /// The documents come first: with their labels they keep all the rest, also what is there already.
+    async fn documents(&self, to: &Carrier<'_>) -> Result<(), EngineError> {
+        let (image, labels) = (self.image, labels::For { image: self.image, name: self.name });
+        if image.root.digest != image.manifest.digest {
+            to.keep(&image.root, &labels.index()).await?;
+        }
+        to.keep(&image.manifest, &labels.manifest()).await?;
+        to.keep(&image.config, &labels.config(&self.shelf.snapshotter, unpack::chains(&image.diff_ids).last())).await
+    }
+
+    async fn layers(&self, to: &Carrier<'_>, arrived: watch::Sender<usize>) -> Result<(), EngineError> {
+        let labels = labels::For { image: self.image, name: self.name }.layer();
+        for layer in &self.image.layers {
+            to.bring(layer, &labels).await?;
+            arrived.send_modify(|arrived| *arrived += 1);
+        }
+        (to.tell)(Event::LoadSent { engine: to.channel.place().kind.to_string() });
+        Ok(())
+    }
+
+    /// Says of an answer or of a broken connection that it ended a load.
+    fn failed(&self, error: EngineError, sent: u64, size: u64) -> EngineError {
+        let name = self.name.clone();
+        match error {
+            EngineError::Denied { place, request, said, .. } => EngineError::NotLoaded { place, name, said: format!("{said} ({request})") },
+            EngineError::Broken { place, source, .. } => EngineError::LoadBroken { place, name, sent, size, source },
+            other => other,
+        }
+    }
+}
+
+async fn lease(channel: &Channel) -> Result<String, EngineError> {
+    let until = Timestamp::now().saturating_add(KEPT).unwrap_or(Timestamp::MAX);
+    let labels = Labels::from([(labels::EXPIRES.to_owned(), until.to_string())]);
+    Ok(channel.call(CreateLease { labels }).await?.lease.unwrap_or_default().id)
+}
+
+/// Lets a name point to the image, whatever it pointed to before.
+async fn call_it(channel: &Channel, name: String, root: &oci::Descriptor) -> Result<(), EngineError> {
+    let size = root.size.try_into().unwrap_or(i64::MAX);
+    let target = Descriptor { media_type: root.media_type.clone(), digest: root.digest.to_string(), size };
+    let image = Some(Record { name, target: Some(target) });
+    if unless(Code::AlreadyExists, channel.call(CreateImage { image: image.clone() }).await)?.is_none() {
+        // Only that: the labels of the record are others' affair.
+        let mask = Some(FieldMask { paths: vec!["target".to_owned()] });
+        channel.call(UpdateImage { image, mask }).await?;
+    }
+    Ok(())
+}
