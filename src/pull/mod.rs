@@ -233,7 +233,7 @@ impl Cache<'_> {
         let asked = root.from.clone().or_else(|| (!plan.missing.is_empty()).then(|| sources.repositories[0].clone()));
         let fetching = fetch::all(self, want, &plan, &sources);
         let (fetched, tag_now) = futures_util::future::try_join(fetching, self.tag_now(want, asked.as_ref())).await?;
-        let (pins, fetched) = (self.pin(want, &root, asked.as_ref(), &images).await?, kept + fetched);
+        let (pins, fetched) = (self.pin(want, &root, asked.as_ref(), &images, &plan).await?, kept + fetched);
         Ok(Pulled { pins, images, plan, fetched, tag_now })
     }
 
@@ -442,7 +442,7 @@ impl Cache<'_> {
     }
 
     /// Pins the images, unless the newest pins of the name say the same. A pull that was cut off behind its pin left the index to the next.
-    async fn pin(&self, want: &Want, root: &Root, asked: Option<&Repository>, images: &[Image]) -> Result<Vec<Pin>> {
+    async fn pin(&self, want: &Want, root: &Root, asked: Option<&Repository>, images: &[Image], plan: &Plan) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
         for image in images {
             let from = asked.map(ToString::to_string);
@@ -450,9 +450,11 @@ impl Cache<'_> {
             let newest = self.store.find(&want.name.to_reference(), Some(&pin.platform))?.into_iter().next();
             match newest {
                 Some(known) if known.says_the_same(&pin) => {
-                    fetch::blocking(self.store, |store| {
+                    let brought = !plan.missing.is_empty();
+                    fetch::blocking(self.store, move |store| {
                         store.mend_index();
-                        Ok(())
+                        // No new pin brings their names to the disk.
+                        if brought { store.settle() } else { Ok(()) }
                     })
                     .await?;
                     pins.push(known);

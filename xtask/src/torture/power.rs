@@ -111,13 +111,15 @@ impl Work {
     fn cut(&self, scene: &Scene, states: usize) -> Result<Tally> {
         let (state, requests) = (self.folder.join("state"), self.log.len());
         let mut tally = Tally { requests, ..Tally::default() };
+        let moments = workload::moments(&self.said);
         let mut random = SEED;
         for n in 0..states {
-            let after = 1 + usize::try_from(log::next(&mut random))? % requests;
-            let kept = match n % 4 {
-                0 => Kept::Flushed,
-                1 => Kept::All,
-                _ => Kept::Some(log::next(&mut random)),
+            let anywhere = 1 + usize::try_from(log::next(&mut random))? % requests;
+            let (after, kept) = match n % 4 {
+                // At once when something was said, and nothing is kept that need not be.
+                0 => (moments[n / 4 % moments.len()], Kept::Flushed),
+                1 => (anywhere, Kept::All),
+                _ => (anywhere, Kept::Some(log::next(&mut random))),
             };
             self.log.cut(&self.base, &state, after, kept)?;
             let wrong = look(self.system, scene, &state, workload::at(&self.said, after), &self.folder)?;
@@ -145,7 +147,8 @@ fn look(system: &FileSystem, scene: &Scene, state: &Path, said: &Said, folder: &
     let store = mounted.path().join(workload::STORE);
     let seen = Seen::of(&store)?;
     let found = seen.judge(&said.held);
-    let mut wrong = Wrong { lost: found.lost, bad: found.bad, again: Vec::new() };
+    let damaged = |what: &String| said.damaged.is_some_and(|digest| what.contains(&digest.hex()));
+    let mut wrong = Wrong { lost: found.lost, bad: found.bad.into_iter().filter(|what| !damaged(what)).collect(), again: Vec::new() };
     wrong.bad.extend(said.gone.iter().filter(|name| seen.has(name)).map(|name| format!("{name} was removed, and is there")));
     let output = scene.larder(&store, &scene.pull("first")).output()?;
     if !output.status.success() {

@@ -1,5 +1,10 @@
 //! What larder does while the power is on, and what it has said by when.
 
+use std::fs::{self, File};
+use std::io::Write;
+
+use larder::digest::Digest;
+
 use super::disk::Recorded;
 use crate::run::Result;
 use crate::torture::judge::Held;
@@ -17,9 +22,11 @@ pub(super) struct Said {
     pub(super) held: Vec<Held>,
     /// Names of what was removed.
     pub(super) gone: Vec<String>,
+    /// What a hand damaged, and larder has not mended yet.
+    pub(super) damaged: Option<Digest>,
 }
 
-/// Pulls, pulls a tag that moved, removes, and pulls again what was removed; what was said, in order.
+/// Pulls, pulls a tag that moved, mends what was damaged, removes, and pulls again what was removed; what was said, in order.
 pub(super) fn run(scene: &Scene, disk: &Recorded, system: &str) -> Result<Vec<Said>> {
     let moving = format!("moving-on-{system}");
     scene.serve(&scene.first, &moving);
@@ -31,9 +38,17 @@ pub(super) fn run(scene: &Scene, disk: &Recorded, system: &str) -> Result<Vec<Sa
     scene.serve(&scene.second, &moving);
     work.pull_moved(&moving)?;
     work.pull("first")?;
+    let one = &scene.first.platforms[0];
+    work.mend(&one.manifest.digest, &scene.pull("first"))?;
+    work.mend(&one.layers[0].digest, &["verify".to_owned(), "--repair".to_owned()])?;
     work.remove("second")?;
     work.pull("second")?;
     Ok(work.said)
+}
+
+/// When something was said, as the number of requests by then.
+pub(super) fn moments(said: &[Said]) -> Vec<usize> {
+    said.iter().map(|said| said.after).filter(|after| *after > 0).collect()
 }
 
 /// What had been said when the disk had been told so many requests.
@@ -71,6 +86,22 @@ impl Work<'_> {
         self.say(|said| said.held.retain(|held| held.name != name))?;
         self.larder(&["remove".to_owned(), name.clone()])?;
         self.say(|said| said.gone.push(name))
+    }
+
+    /// A hand puts something shorter in the place of a blob of the first image, and this brings it again.
+    fn mend(&mut self, digest: &Digest, arguments: &[String]) -> Result {
+        let held = self.said.last().map(|said| said.held.clone()).unwrap_or_default();
+        let (first, others): (Vec<_>, Vec<_>) = held.into_iter().partition(|held| held.roots == [self.scene.first.root.digest]);
+        self.say(|said| (said.held, said.damaged) = (others.clone(), Some(*digest)))?;
+        let blobs = self.disk.path().join(STORE).join("blobs/sha256");
+        let (other, blob) = (self.disk.path().join("other"), blobs.join(digest.hex()));
+        let mut short = File::create(&other)?;
+        short.write_all(b"short")?;
+        short.sync_all()?;
+        fs::rename(other, blob)?;
+        File::open(blobs)?.sync_all()?;
+        self.larder(arguments)?;
+        self.say(|said| (said.held, said.damaged) = ([others, first].concat(), None))
     }
 
     fn larder(&self, arguments: &[String]) -> Result {
