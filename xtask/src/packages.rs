@@ -26,7 +26,8 @@ pub(crate) const FAULTS: &[(&str, &str)] = &[
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
-    ("qemu-storage-daemon", "qemu-utils"),
+    // In Debian 13 it comes with qemu-utils.
+    ("qemu-storage-daemon", "qemu-system-common"),
     ("setpriv", "util-linux"),
     ("mount", "mount"),
 ];

@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
                  hint: run `sudo -E env \"PATH=$PATH\" cargo xtask test`; `cargo xtask test --fast` does what needs no root",
             );
         }
-        packages::require(&[packages::ENGINES, packages::OTHERS, packages::FIXTURES])?;
+        packages::require(&[packages::ENGINES, packages::OTHERS, packages::FIXTURES, packages::FAULTS])?;
     }
     let mut steps = Steps::default();
     if !arguments.fast {
@@ -37,15 +37,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     let whole = arguments.filter.is_empty();
     if whole {
         steps.step("format", || run::run(cargo().args(["fmt", "--all", "--check"])));
-        steps.step("lints", || run::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])));
+        steps.step("lints", lints);
     }
     steps.step("tests", || run::run(&mut tests(arguments)));
+    #[cfg(target_arch = "x86_64")]
+    if whole && !arguments.fast {
+        steps.step("faults", crate::torture::bounded);
+    }
     if whole {
         steps.step("doctests", || run::run(cargo().args(["test", "--doc"])));
         steps.step("documentation", || run::run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings")));
         steps.step("dependencies", dependencies);
     }
     steps.close()
+}
+
+/// Of the deliberate faults, which are not in a usual build, the library and the command alone.
+fn lints() -> Result {
+    run::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    run::run(cargo().args(["clippy", "--package", "larder", "--features", "sabotage", "--", "--deny", "warnings"]))
 }
 
 fn tests(arguments: &Arguments) -> Command {

@@ -22,7 +22,7 @@ use clap::Subcommand;
 
 use self::table::Outcome;
 use crate::packages;
-use crate::run::{Result, fail};
+use crate::run::{self, Result, fail};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// As much of it as fits into minutes: what `cargo xtask test` runs
     #[arg(long, global = true)]
     bounded: bool,
-    /// Only operations whose names contain this text
+    /// Only rows whose names contain this text
     #[arg(long, global = true, value_name = "TEXT")]
     only: Option<String>,
 }
@@ -63,7 +63,7 @@ impl Experiment {
             Experiment::Kill => kill::run(arguments),
             Experiment::Power => power::run(arguments),
             Experiment::Inject => inject::run(arguments),
-            Experiment::Sabotage => sabotage::run(),
+            Experiment::Sabotage => sabotage::run(arguments),
         }
     }
 }
@@ -89,4 +89,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         failed += outcome.failures.len();
     }
     if failed == 0 { Ok(()) } else { fail(format!("{failed} times something was not survived, see above")) }
+}
+
+/// What of it the tests run, in a process that is not this one.
+pub(crate) fn bounded() -> Result {
+    run::run(std::process::Command::new(std::env::current_exe()?).args(["torture", "--bounded"]))
 }

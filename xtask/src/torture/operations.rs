@@ -31,7 +31,7 @@ pub(super) struct Operation {
 }
 
 /// Long enough ago for `prune` to take it.
-const LONG_AGO: Duration = Duration::from_secs(60 * 24 * 3600);
+pub(super) const LONG_AGO: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// Pulls, removals, verifying, mending and pruning.
 pub(super) fn all(scene: &Scene, folder: &Path) -> Result<Vec<Operation>> {
@@ -53,15 +53,14 @@ pub(super) fn all(scene: &Scene, folder: &Path) -> Result<Vec<Operation>> {
         Operation::of("pull of a damaged image", damaged.clone(), &pull).after(vec![first.clone()]).damaged(&wrong),
         starts.moved()?,
         Operation::of("remove one of two", starts.with("two", &["first", "second"])?, &remove)
-            .then(&remove, &[0, 3])
+            .then(&[(&remove, &[0, 3])])
             .during(vec![second.clone()])
             .after(vec![second.clone()]),
-        Operation::of("remove the only one", starts.with("only", &["first"])?, &remove).then(&remove, &[0, 3]),
+        Operation::of("remove the only one", starts.with("only", &["first"])?, &remove).then(&[(&remove, &[0, 3])]),
         Operation::of("verify", starts.with("sound", &["first", "second"])?, &verify).during(both()).after(both()),
         Operation::of("verify of a damaged image", damaged.clone(), &verify)
             .ends(4)
-            .then(&verify, &[3, 4])
-            .then(&pull, &[0])
+            .then(&[(&verify, &[3, 4]), (&pull, &[0])])
             .after(vec![first.clone()])
             .damaged(&wrong),
         Operation::of("verify --repair", damaged, &repair).after(vec![first.clone()]).damaged(&wrong),
@@ -148,17 +147,16 @@ impl Operation {
     /// Which ends well, and if it was interrupted is run once more.
     fn of(name: &'static str, start: PathBuf, arguments: &[String]) -> Operation {
         let removes = arguments.first().is_some_and(|command| ["remove", "prune"].contains(&command.as_str()));
-        let arguments = arguments.to_vec();
-        Operation { name, start, arguments, code: 0, then: vec![], during: vec![], after: vec![], damaged: vec![], removes }
+        let (arguments, then) = (arguments.to_vec(), vec![(arguments.to_vec(), &[0][..])]);
+        Operation { name, start, arguments, code: 0, then, during: vec![], after: vec![], damaged: vec![], removes }
     }
 
     fn ends(self, code: i32) -> Operation {
         Operation { code, ..self }
     }
 
-    fn then(mut self, arguments: &[String], codes: &'static [i32]) -> Operation {
-        self.then.push((arguments.to_vec(), codes));
-        self
+    fn then(self, then: &[(&[String], &'static [i32])]) -> Operation {
+        Operation { then: then.iter().map(|(arguments, codes)| (arguments.to_vec(), *codes)).collect(), ..self }
     }
 
     fn during(self, during: Vec<Held>) -> Operation {

@@ -119,12 +119,8 @@ impl Operation {
 
     /// Runs what brings it to its end, with nothing in the way, and tells what is wrong afterwards.
     fn again(&self, scene: &Scene, store: &Path) -> Result<Vec<String>> {
-        let code = [self.code];
-        let once_more = [(self.arguments.clone(), &code[..])];
         let mut wrong = Vec::new();
-        let listed = self.then.iter().map(|(arguments, codes)| (arguments, *codes));
-        let then: Vec<_> = if self.then.is_empty() { once_more.iter().map(|(a, c)| (a, *c)).collect() } else { listed.collect() };
-        for (arguments, codes) in then {
+        for (arguments, codes) in &self.then {
             wrong.extend(ends(scene, store, arguments, codes)?);
         }
         let seen = Seen::of(store)?;

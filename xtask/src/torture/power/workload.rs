@@ -2,12 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::path::PathBuf;
+use std::time::SystemTime;
 
 use larder::digest::Digest;
 
 use super::disk::Recorded;
 use crate::run::Result;
-use crate::torture::judge::Held;
+use crate::torture::judge::{self, Held};
+use crate::torture::operations::LONG_AGO;
 use crate::torture::scene::Scene;
 
 /// The store's folder on the disk.
@@ -26,7 +29,7 @@ pub(super) struct Said {
     pub(super) damaged: Option<Digest>,
 }
 
-/// Pulls, pulls a tag that moved, mends what was damaged, removes, and pulls again what was removed; what was said, in order.
+/// Pulls, pulls a tag that moved, mends what was damaged, removes, and pulls again what was removed, prunes; what was said, in order.
 pub(super) fn run(scene: &Scene, disk: &Recorded, system: &str) -> Result<Vec<Said>> {
     let moving = format!("moving-on-{system}");
     scene.serve(&scene.first, &moving);
@@ -43,6 +46,7 @@ pub(super) fn run(scene: &Scene, disk: &Recorded, system: &str) -> Result<Vec<Sa
     work.mend(&one.layers[0].digest, &["verify".to_owned(), "--repair".to_owned()])?;
     work.remove("second")?;
     work.pull("second")?;
+    work.prune("first")?;
     Ok(work.said)
 }
 
@@ -80,11 +84,24 @@ impl Work<'_> {
         self.say(|said| said.held.push(held))
     }
 
+    /// Makes it look as if an image had not been used for long, and prunes it.
+    fn prune(&mut self, tag: &str) -> Result {
+        let file = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{tag}@")));
+        for path in judge::files(&self.disk.path().join(STORE).join("pins"))?.into_iter().filter(file) {
+            File::options().write(true).open(path)?.set_modified(SystemTime::now() - LONG_AGO)?;
+        }
+        self.take_away(tag, &["prune".to_owned(), "--unused-for".to_owned(), "30d".to_owned()])
+    }
+
     fn remove(&mut self, tag: &str) -> Result {
+        self.take_away(tag, &["remove".to_owned(), self.scene.name(tag)])
+    }
+
+    fn take_away(&mut self, tag: &str, arguments: &[String]) -> Result {
         let name = self.scene.name(tag);
         // It may be gone from when the removal begins.
         self.say(|said| said.held.retain(|held| held.name != name))?;
-        self.larder(&["remove".to_owned(), name.clone()])?;
+        self.larder(arguments)?;
         self.say(|said| said.gone.push(name))
     }
 
