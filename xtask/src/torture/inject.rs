@@ -28,7 +28,7 @@ const FAULTS: &[(&[&str], &[Meddling])] = {
         (&["mkdir", "mkdirat", "rename", "renameat2", "link", "linkat", "fallocate"], &[Fail(EIO), Fail(ENOSPC), Fail(EROFS)]),
         (&["unlink", "unlinkat", "rmdir", "fchmod", "chmod", "utimensat"], &[Fail(EIO), Fail(EROFS)]),
         (&["ftruncate"], &[Fail(EIO), Fail(ENOSPC), Fail(EINTR)]),
-        (&["flock", "statx", "getdents64", "close"], &[Fail(EIO), Fail(EINTR)]),
+        (&["flock", "statx", "statfs", "getdents64", "close"], &[Fail(EIO), Fail(EINTR)]),
     ]
 };
 

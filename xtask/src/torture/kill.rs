@@ -15,7 +15,7 @@ use super::trial;
 use crate::run::{self, Result};
 
 /// Calls that change nothing: a kill before one of them leaves what a kill before the next call does.
-const DULL: [&str; 4] = ["read", "pread64", "statx", "getdents64"];
+const DULL: [&str; 5] = ["read", "pread64", "statx", "statfs", "getdents64"];
 
 /// Fewer points than this are no enumeration: larder would have got past the tracer.
 const AT_LEAST: usize = 1_000;

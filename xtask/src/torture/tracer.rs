@@ -1,7 +1,7 @@
 //! Runs a program and meddles with one of its system calls: the n-th of a kind that concerns a folder.
 //!
 //! It counts over all threads of the program, which `strace` does not, so that every call of a run can be met; and a short
-//! write is one: the kernel writes less, where `strace` would only say so.
+//! write is one: the kernel writes less, where `strace` would only say so. It knows the registers of x86-64.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ enum About {
     First,
 }
 
-/// The calls that are counted. What is not called any more on newer machines is listed as what took its place is.
+/// The calls that are counted: those by which Rust's library and rustix read and change files.
 const CALLS: &[(i64, &str, About)] = &[
     (libc::SYS_openat, "openat", About::Path(1)),
     (libc::SYS_mkdirat, "mkdirat", About::Path(1)),
@@ -45,6 +45,7 @@ const CALLS: &[(i64, &str, About)] = &[
     (libc::SYS_linkat, "linkat", About::Path(1)),
     (libc::SYS_utimensat, "utimensat", About::Path(1)),
     (libc::SYS_statx, "statx", About::Path(1)),
+    (libc::SYS_statfs, "statfs", About::First),
     (libc::SYS_read, "read", About::Descriptor(0)),
     (libc::SYS_pread64, "pread64", About::Descriptor(0)),
     (libc::SYS_getdents64, "getdents64", About::Descriptor(0)),
@@ -61,17 +62,11 @@ const CALLS: &[(i64, &str, About)] = &[
     (libc::SYS_fchmod, "fchmod", About::Descriptor(0)),
     (libc::SYS_flock, "flock", About::Descriptor(0)),
     (libc::SYS_close, "close", About::Descriptor(0)),
-    #[cfg(target_arch = "x86_64")]
     (libc::SYS_mkdir, "mkdir", About::First),
-    #[cfg(target_arch = "x86_64")]
     (libc::SYS_rmdir, "rmdir", About::First),
-    #[cfg(target_arch = "x86_64")]
     (libc::SYS_unlink, "unlink", About::First),
-    #[cfg(target_arch = "x86_64")]
     (libc::SYS_rename, "rename", About::First),
-    #[cfg(target_arch = "x86_64")]
     (libc::SYS_link, "link", About::First),
-    #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, "chmod", About::First),
 ];
 
@@ -245,4 +240,36 @@ fn text(pid: Pid, address: u64) -> Option<PathBuf> {
     let end = bytes[..read].iter().position(|b| *b == 0)?;
     bytes.truncate(end);
     Some(String::from_utf8(bytes).ok()?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a shell that writes a file, with one of its calls meddled with.
+    fn write_file(folder: &Path, point: Option<Point>) -> Traced {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo written > \"$0/file\""]).arg(folder);
+        run(&command, folder, point).unwrap()
+    }
+
+    #[test]
+    fn the_call_that_is_meant_is_met() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let file = folder.join("file");
+        let at = |call, nth, meddling| Some(Point { call, nth, meddling });
+
+        let failed = write_file(&folder, at("openat", 1, Meddling::Fail(Errno::EIO)));
+        assert!(failed.code != Some(0) && failed.reached.as_deref() == Some(&file) && !file.exists(), "{}", failed.stderr);
+        let killed = write_file(&folder, at("write", 1, Meddling::Kill));
+        assert!(killed.code.is_none() && killed.reached.as_deref() == Some(&file));
+        assert_eq!(std::fs::read(&file).unwrap(), b"");
+        write_file(&folder, at("write", 1, Meddling::Short));
+        assert_eq!(std::fs::read(&file).unwrap()[..1], b"w"[..]);
+
+        let whole = write_file(&folder, at("write", 2, Meddling::Kill));
+        assert!(whole.code == Some(0) && whole.reached.is_none());
+        assert_eq!((whole.calls["openat"], whole.calls["write"]), (1, 1));
+    }
 }

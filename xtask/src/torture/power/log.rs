@@ -126,3 +126,46 @@ pub(super) fn next(state: &mut u64) -> u64 {
     *state ^= *state << 17;
     *state
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request as the log has it: place and length in sectors, flags, and the byte that fills it.
+    fn request(text: &mut Vec<u8>, place: u64, sectors: u64, flags: u64, filling: u8) {
+        let mut head = [place, sectors, flags, 0].map(u64::to_le_bytes).concat();
+        head.resize(SECTOR, 0);
+        text.extend(head);
+        text.extend(vec![filling; sectors as usize * SECTOR]);
+    }
+
+    /// What is at the beginning of each of the first blocks.
+    fn blocks(log: &Log, base: &Path, after: usize, kept: Kept) -> Vec<u8> {
+        let disk = base.with_extension("cut");
+        log.cut(base, &disk, after, kept).unwrap();
+        fs::read(disk).unwrap().chunks(BLOCK).map(|block| block[0]).collect()
+    }
+
+    #[test]
+    fn a_cut_keeps_what_was_flushed_and_loses_what_it_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let (base, path) = (folder.path().join("base"), folder.path().join("log"));
+        fs::write(&base, vec![b'.'; 4 * BLOCK]).unwrap();
+        let mut text = [MAGIC, 1, 4].map(u64::to_le_bytes).concat();
+        text.resize(SECTOR, 0);
+        request(&mut text, 0, 8, 0, b'a');
+        request(&mut text, 0, 0, FLUSH, 0);
+        request(&mut text, 8, 16, 0, b'b');
+        request(&mut text, 24, 8, FORCED, b'c');
+        fs::write(&path, text).unwrap();
+        assert_eq!(position(&path).unwrap(), 4);
+        let log = Log::read(&path).unwrap();
+
+        assert_eq!(blocks(&log, &base, 1, Kept::Flushed), b"....");
+        assert_eq!(blocks(&log, &base, 2, Kept::Flushed), b"a...");
+        assert_eq!(blocks(&log, &base, 4, Kept::Flushed), b"a..c");
+        assert_eq!(blocks(&log, &base, 4, Kept::All), b"abbc");
+        let some: std::collections::HashSet<_> = (1..50).map(|seed| blocks(&log, &base, 3, Kept::Some(seed))).collect();
+        assert_eq!(some.len(), 4, "each block by itself: {some:?}");
+    }
+}
