@@ -59,9 +59,10 @@ const ALL: [Experiment; 4] = [Experiment::Kill, Experiment::Power, Experiment::I
 
 impl Experiment {
     fn run(self, arguments: &Arguments) -> Result<Outcome> {
+        let bounded = arguments.bounded;
         match self {
             Experiment::Kill => kill::run(arguments),
-            Experiment::Power => power::run(arguments),
+            Experiment::Power => power::run(bounded),
             Experiment::Inject => inject::run(arguments),
             Experiment::Sabotage => sabotage::run(arguments),
         }

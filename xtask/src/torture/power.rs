@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use self::disk::{FileSystem, Recorded};
 use self::log::{Kept, Log};
 use self::workload::Said;
-use super::Arguments;
 use super::apart::{self, Memory};
 use super::judge::Seen;
 use super::scene::Scene;
@@ -40,7 +39,7 @@ pub(super) struct Tally {
     pub(super) failures: Vec<String>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
+pub(super) fn run(bounded: bool) -> Result<Outcome> {
     let memory = Memory::new()?;
     let scene = Scene::new(&run::build_larder(false)?, memory.path())?;
     let mut outcome = Outcome {
@@ -57,7 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
         rows: Vec::new(),
         failures: Vec::new(),
     };
-    for (system, tally, took) in everywhere(&scene, if arguments.bounded { BOUNDED } else { STATES }, memory.path())? {
+    for (system, tally, took) in everywhere(&scene, if bounded { BOUNDED } else { STATES }, memory.path())? {
         let figures = [tally.requests, tally.states, tally.lost, tally.bad, tally.again].map(|n| n.to_string());
         let seconds = format!("{:.0}", took.as_secs_f64());
         outcome.rows.push([system.to_owned()].into_iter().chain(figures).chain([seconds]).collect());
