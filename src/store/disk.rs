@@ -1,6 +1,6 @@
 //! Files as the store needs them: written whole or not at all, on the disk before they have a name, locked by the kernel.
 //!
-//! Owns every rename, sync and lock. Always true: what is named by [`replace`] was synced before; no link is followed
+//! Owns every rename, sync and lock. Always true: what is named by [`replace`] was synced before, [`replace_derived`] is for what nobody believes; no link is followed
 //! in the last part of a path, and nothing but a plain file is opened. What the files mean is for the others.
 //!
 //! After a crash there may be a file `ingest/*.tmp` that nobody has locked; `prune` removes it.
@@ -162,8 +162,17 @@ pub(super) fn sync_folder(path: &Path) -> Result<()> {
 
 /// Writes a file whole under another name in `scratch`, and then gives it its own. The name is on the disk once its folder is synced.
 pub(super) fn replace(scratch: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    put_in_place(scratch, path, bytes, sync)
+}
+
+/// The same for what can be derived anew at any time: others never see half of it, but after a crash it may be empty or an earlier one.
+pub(super) fn replace_derived(scratch: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    put_in_place(scratch, path, bytes, |_| Ok(()))
+}
+
+fn put_in_place(scratch: &Path, path: &Path, bytes: &[u8], settle: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
     let (temporary, mut file) = scratch_file(scratch)?;
-    let written = file.write_all(bytes).and_then(|()| sync(&file)).map_err(writing("writing", &temporary));
+    let written = file.write_all(bytes).and_then(|()| settle(&file)).map_err(writing("writing", &temporary));
     let written = written.map_err(|e| e.needing(bytes.len() as u64));
     let named = written.and_then(|()| rename(&temporary, path));
     if named.is_err() {

@@ -75,9 +75,9 @@ impl Store {
         let carried = old.as_deref().and_then(|text| text.strip_prefix(HEAD)?.strip_suffix(TAIL));
         match carried {
             Some(lines) => {
-                let is_of_name = lines_about(&first.name);
-                let others = lines.split(",\n").filter(|line| !line.is_empty() && !is_of_name(line)).map(str::to_owned);
-                self.write_index(&others.chain(lines_of(same_name)?).collect::<Vec<_>>())
+                let (is_of_name, own) = (lines_about(&first.name), lines_of(same_name)?);
+                let others = lines.split(",\n").filter(|line| !line.is_empty() && !is_of_name(line));
+                self.write_index(&others.chain(own.iter().map(String::as_str)).collect::<Vec<_>>())
             }
             None => self.derive_index(self.pins()?),
         }
@@ -91,12 +91,13 @@ impl Store {
             by_name.entry(pin.name.clone()).or_default().push(pin);
         }
         let lines = by_name.values().map(|pins| lines_of(pins)).collect::<Result<Vec<_>>>()?;
-        self.write_index(&lines.concat())
+        self.write_index(&lines.iter().flatten().map(String::as_str).collect::<Vec<_>>())
     }
 
-    fn write_index(&self, lines: &[String]) -> Result<()> {
-        let text = format!("{HEAD}{}{TAIL}", lines.join(",\n"));
-        disk::replace(&self.scratch(), &self.index(), text.as_bytes())?;
+    /// Not brought to the disk: after a power cut it is not believed, and the next run derives it anew.
+    fn write_index(&self, lines: &[&str]) -> Result<()> {
+        let text = [HEAD, &lines.join(",\n"), TAIL].concat();
+        disk::replace_derived(&self.scratch(), &self.index(), text.as_bytes())?;
         match disk::run_of_the_system() {
             Some(run) => disk::note(&self.current(), &run),
             None => Ok(()),

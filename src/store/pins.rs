@@ -21,7 +21,6 @@ use super::Store;
 use super::disk::{self, Hold};
 use super::error::{Result, StoreError, reading};
 use crate::digest::Digest;
-use crate::json;
 use crate::oci::Platform;
 use crate::pin::Pin;
 use crate::reference::{Name, Reference, Repository};
@@ -32,33 +31,13 @@ const LIMIT: u64 = 4 << 20;
 /// From how many pins on they are read by several threads.
 const MANY: usize = 512;
 
-/// The keys of a pin's file, of the pin and of the descriptors in it.
-const KEYS: [&str; 17] = [
-    "check",
-    "pin",
-    "name",
-    "platform",
-    "root",
-    "manifest",
-    "config",
-    "layers",
-    "diff_ids",
-    "size",
-    "asked",
-    "from",
-    "pinned_at",
-    "pin_not_met",
-    "mediaType",
-    "digest",
-    "algorithm",
-];
-
 /// A pin's file: the pin's text, and the digest of that text.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct Written<'a> {
     check: Digest,
-    pin: Box<RawValue>,
+    #[serde(borrow)]
+    pin: &'a RawValue,
 }
 
 impl Store {
@@ -205,7 +184,7 @@ impl Store {
             return Err(StoreError::PinTooLarge { path: path.to_owned(), limit: LIMIT });
         }
         let unreadable = |source| StoreError::Pin { path: path.to_owned(), source };
-        let Written { check, pin } = json::parse(bytes, &KEYS).map_err(unreadable)?;
+        let Written { check, pin } = serde_json::from_slice(bytes).map_err(unreadable)?;
         let found = Digest::of(pin.get().as_bytes());
         if found != check {
             return Err(StoreError::PinDamaged { path: path.to_owned(), expected: check, found });
@@ -220,7 +199,7 @@ impl Store {
 
 fn written(pin: &Pin) -> serde_json::Result<Vec<u8>> {
     let pin = serde_json::value::to_raw_value(pin)?;
-    let mut text = serde_json::to_vec(&Written { check: Digest::of(pin.get().as_bytes()), pin })?;
+    let mut text = serde_json::to_vec(&Written { check: Digest::of(pin.get().as_bytes()), pin: &pin })?;
     text.push(b'\n');
     Ok(text)
 }

@@ -157,12 +157,12 @@ impl Store {
     }
 
     /// The blobs that have a name.
-    pub(super) fn blobs_there(&self) -> Result<Vec<Digest>> {
+    fn blobs_there(&self) -> Result<Vec<Digest>> {
         let named = |path: PathBuf| Digest::from_hex(&path.file_name()?.to_string_lossy()).ok();
         Ok(list(&self.blobs())?.into_iter().filter_map(named).collect())
     }
 
-    fn with_sizes(&self, digests: impl Iterator<Item = Digest>) -> Result<Vec<(Digest, u64)>> {
+    pub(super) fn with_sizes(&self, digests: impl Iterator<Item = Digest>) -> Result<Vec<(Digest, u64)>> {
         let sized = |digest: Digest| Ok(disk::size(&self.blob_path(&digest))?.map(|size| (digest, size)));
         digests.filter_map(|digest| sized(digest).transpose()).collect()
     }

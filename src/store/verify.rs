@@ -4,15 +4,14 @@
 //! reported as right was hashed; one that is not what its name says is moved to `damaged/`; one that cannot be read is left where it is, since
 //! a disk that fails today may give it tomorrow. Mending is for others: this knows no network.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::error::{Result, StoreError, Whereabouts, reading};
 use super::{Store, disk, hash_telling, sweep};
 use crate::digest::{Digest, Hasher, Mismatch};
-use crate::oci::{self, Descriptor};
+use crate::oci::Descriptor;
 use crate::pin::Pin;
 
 /// What was found wrong, or merely lying about, when a store was verified.
@@ -110,23 +109,33 @@ impl Store {
             Some(pins) => (pins.to_vec(), true),
             None => self.look_at_pins(watch)?,
         };
-        let needed = oci::each_once(pins.iter().flat_map(Pin::blobs));
-        let there = match checkup.of {
-            Some(_) => needed.iter().map(|blob| blob.digest).collect(),
-            None => self.blobs_there()?,
+        let needed: HashMap<Digest, u64> = pins.iter().flat_map(Pin::blobs).map(|blob| (blob.digest, blob.size)).collect();
+        let there: HashMap<Digest, u64> = match checkup.of {
+            Some(_) => self.with_sizes(needed.keys().copied())?.into_iter().collect(),
+            None => self.all_blobs(watch)?,
         };
-        let (blobs, bytes) = self.look_at_blobs(there, &needed, checkup.hash, watch)?;
+        // Without hashing, one whose size is not the needed one is looked into all the same.
+        let suspect = |(digest, size): (&Digest, &u64)| checkup.hash || needed.get(digest).is_some_and(|needed| needed != size);
+        let mut suspects: Vec<(Digest, u64)> = there.iter().filter(|blob| suspect(*blob)).map(|(digest, size)| (*digest, *size)).collect();
+        let (bytes, wrong) = self.hash_blobs(&mut suspects, watch)?;
+        let right = |digest: &Digest, size: &u64| there.get(digest) == Some(size) && !wrong.contains(digest);
         for pin in &pins {
-            for blob in pin.blobs().into_iter().filter(|blob| !self.has(blob)) {
+            // What was not there before may have come meanwhile.
+            for blob in pin.blobs().into_iter().filter(|blob| !right(&blob.digest, &blob.size) && !self.has(blob)) {
                 watch.found(Finding::Missing { pin: Box::new(pin.clone()), blob: blob.clone() });
             }
         }
         if checkup.of.is_none() {
             // As long as a pin cannot be read, any blob may be its own.
-            self.look_about(all_readable.then_some(&needed[..]), watch)?;
+            for (digest, bytes) in
+                there.iter().filter(|(digest, _)| all_readable && !needed.contains_key(digest) && !wrong.contains(digest))
+            {
+                watch.found(Finding::Unreferenced { digest: *digest, bytes: *bytes });
+            }
+            self.look_about(watch)?;
             self.mend_index();
         }
-        Ok(Tally { pins, blobs, bytes })
+        Ok(Tally { pins, blobs: there.len(), bytes })
     }
 
     /// Moves a blob away that cannot be read, so that it can be fetched again.
@@ -162,52 +171,56 @@ impl Store {
         Ok((pins, all))
     }
 
-    /// Looks at blobs on all cores, the largest first so that none is left alone at the end; returns how many there were, and the bytes hashed.
-    fn look_at_blobs(&self, there: Vec<Digest>, needed: &[&Descriptor], hash: bool, watch: &dyn Watch) -> Result<(usize, u64)> {
-        let mut blobs = Vec::new();
-        for digest in there {
-            if let Ok(Some(size)) = disk::size(&self.blob_path(&digest)) {
-                blobs.push((digest, size));
+    /// Every blob that has a name, and its size. What lies among them and is none is told.
+    fn all_blobs(&self, watch: &dyn Watch) -> Result<HashMap<Digest, u64>> {
+        let mut blobs = HashMap::new();
+        for path in sweep::list(&self.blobs())? {
+            let digest = Digest::from_hex(&path.file_name().unwrap_or_default().to_string_lossy());
+            match (digest, disk::size(&path)) {
+                (Ok(digest), Ok(Some(size))) => drop(blobs.insert(digest, size)),
+                // It was removed meanwhile.
+                (Ok(_), Ok(None)) => {}
+                _ => watch.found(Finding::Foreign { path }),
             }
         }
-        if !hash {
-            // A size that is not the needed one is looked into all the same.
-            let right: HashSet<_> = needed.iter().map(|blob| (blob.digest, blob.size)).collect();
-            let known: HashSet<_> = needed.iter().map(|blob| blob.digest).collect();
-            let looked_at = blobs.len();
-            blobs.retain(|blob| known.contains(&blob.0) && !right.contains(blob));
-            return Ok((looked_at, self.hash_blobs(&mut blobs, watch)?));
-        }
-        let bytes = self.hash_blobs(&mut blobs, watch)?;
-        Ok((blobs.len(), bytes))
+        Ok(blobs)
     }
 
-    fn hash_blobs(&self, blobs: &mut [(Digest, u64)], watch: &dyn Watch) -> Result<u64> {
+    /// Hashes blobs on all cores, the largest first so that none is left alone at the end; returns the bytes hashed, and which were wrong.
+    fn hash_blobs(&self, blobs: &mut [(Digest, u64)], watch: &dyn Watch) -> Result<(u64, HashSet<Digest>)> {
         blobs.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
-        let (next, bytes, failed) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::new(Ok(())));
+        let next = AtomicUsize::new(0);
         let work = || {
+            let (mut bytes, mut wrong) = (0, HashSet::new());
             while let Some((digest, _)) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                match self.look_at(digest, watch) {
-                    Ok(hashed) => bytes.fetch_add(hashed, Ordering::Relaxed),
-                    Err(error) => {
-                        *failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Err(error);
-                        return;
-                    }
-                };
+                let (hashed, right) = self.look_at(digest, watch)?;
+                bytes += hashed;
+                if !right {
+                    wrong.insert(*digest);
+                }
             }
+            Ok((bytes, wrong))
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(blobs.len());
-        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-        failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
-        Ok(bytes.into_inner())
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().map(|worker| worker.join().expect("hashing does not panic")).try_fold(
+                (0, HashSet::new()),
+                |(sum, mut all), done| {
+                    let (bytes, wrong): (u64, HashSet<Digest>) = done?;
+                    all.extend(wrong);
+                    Ok((sum + bytes, all))
+                },
+            )
+        })
     }
 
-    /// Hashes one blob and tells if it is wrong; returns how many bytes it had.
-    fn look_at(&self, digest: &Digest, watch: &dyn Watch) -> Result<u64> {
+    /// Hashes one blob and tells if it is wrong; returns how many bytes it has, and whether it is right.
+    fn look_at(&self, digest: &Digest, watch: &dyn Watch) -> Result<(u64, bool)> {
         let path = self.blob_path(digest);
         let mut hasher = Hasher::new();
         let hashed = match disk::open(&path) {
-            Ok(None) => return Ok(0),
+            Ok(None) => return Ok((0, false)),
             Ok(Some((mut file, _))) => {
                 hash_telling(&mut file, &mut hasher, &mut |bytes| watch.hashed(bytes)).map_err(reading("reading", &path))
             }
@@ -215,34 +228,24 @@ impl Store {
         };
         if let Err(error) = hashed {
             watch.found(Finding::Unreadable { digest: *digest, error });
-            return Ok(0);
+            return Ok((0, false));
         }
         let (found, size) = hasher.finish();
-        if found != *digest {
-            match self.judge(digest, size) {
-                Ok(Some(StoreError::Damaged { found, now })) => watch.found(Finding::Damaged { found, now }),
-                // It was healed or removed meanwhile.
-                Ok(_) => {}
-                Err(error @ StoreError::Io { .. }) => watch.found(Finding::Unreadable { digest: *digest, error }),
-                Err(error) => return Err(error),
-            }
+        if found == *digest {
+            return Ok((size, true));
         }
-        Ok(size)
+        match self.judge(digest, size) {
+            Ok(Some(StoreError::Damaged { found, now })) => watch.found(Finding::Damaged { found, now }),
+            // It was healed or removed meanwhile.
+            Ok(_) => {}
+            Err(error @ StoreError::Io { .. }) => watch.found(Finding::Unreadable { digest: *digest, error }),
+            Err(error) => return Err(error),
+        }
+        Ok((size, false))
     }
 
-    /// What lies about: it is no fault.
-    fn look_about(&self, needed: Option<&[&Descriptor]>, watch: &dyn Watch) -> Result<()> {
-        let needed: Option<HashSet<Digest>> = needed.map(|needed| needed.iter().map(|blob| blob.digest).collect());
-        for path in sweep::list(&self.blobs())? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match (Digest::from_hex(&name), disk::size(&path)) {
-                (Ok(digest), Ok(Some(bytes))) if needed.as_ref().is_some_and(|needed| !needed.contains(&digest)) => {
-                    watch.found(Finding::Unreferenced { digest, bytes })
-                }
-                (Ok(_), Ok(_)) => {}
-                _ => watch.found(Finding::Foreign { path }),
-            }
-        }
+    /// What lies about besides blobs: it is no fault.
+    fn look_about(&self, watch: &dyn Watch) -> Result<()> {
         for (path, bytes) in self.leftovers()? {
             watch.found(Finding::Leftover { path, bytes });
         }
