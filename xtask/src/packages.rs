@@ -21,13 +21,15 @@ pub(crate) const RELEASES: &[(&str, &str)] = &[("debootstrap", "debootstrap")];
 /// Programs that read and write images besides the engines.
 pub(crate) const OTHERS: &[(&str, &str)] = &[("skopeo", "skopeo"), ("umoci", "umoci"), ("strace", "strace")];
 
-/// What makes file systems and cuts their power.
+/// What makes file systems, cuts their power and makes them unchangeable.
 pub(crate) const FAULTS: &[(&str, &str)] = &[
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     // In Debian 13 it comes with qemu-utils.
     ("qemu-storage-daemon", "qemu-system-common"),
+    ("mksquashfs", "squashfs-tools"),
+    ("chattr", "e2fsprogs"),
     ("setpriv", "util-linux"),
     ("mount", "mount"),
 ];

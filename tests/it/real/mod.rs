@@ -2,3 +2,5 @@
 //! does not find them fails.
 
 mod main_job;
+mod readers;
+mod syncs;

@@ -5,6 +5,7 @@
 mod ctr;
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -48,7 +49,9 @@ pub struct RealEngine {
 impl RealEngine {
     /// Starts an engine and waits until it answers.
     pub fn start(make: Make) -> RealEngine {
-        let folder = tempfile::Builder::new().prefix("engine").tempdir().expect("a temporary folder can be made");
+        // In lower case: podman makes a name of the path of a layout.
+        let name = format!("engine{:016x}", RandomState::new().hash_one(0));
+        let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("a temporary folder can be made");
         for name in ["config", "tmp"] {
             fs::create_dir(folder.path().join(name)).expect("a new folder can be written");
         }
@@ -168,6 +171,16 @@ impl RealEngine {
         arguments.push(image);
         arguments.extend(command);
         self.command(&arguments).output().expect("the engine's command line runs")
+    }
+
+    /// A program of the release that the engine is from, with the engine's environment; it sees the engine's folder.
+    pub fn program(&self, name: &str) -> Command {
+        program(self.make, self.folder.path(), name)
+    }
+
+    /// Brings an image of an OCI layout in the engine's folder into podman.
+    pub fn pull_layout(&self, layout: &Path, name: &str) -> Output {
+        self.command(&["pull", &format!("oci:{}:{name}", layout.display())]).output().expect("the engine's command line runs")
     }
 
     fn must(&self, arguments: &[&str]) -> String {

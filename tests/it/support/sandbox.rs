@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -69,23 +70,20 @@ impl Sandbox {
 
     /// Where the store is, once something was pulled.
     pub fn store(&self) -> PathBuf {
-        self.home().join(".local/share/larder")
+        let elsewhere = self.environment.iter().find(|(name, _)| name == "LARDER_DIR");
+        elsewhere.map_or_else(|| self.home().join(".local/share/larder"), |(_, folder)| folder.into())
     }
 
     /// Runs the command to its end.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
-        let arguments: Vec<_> = arguments.into_iter().map(|a| a.as_ref().to_owned()).collect();
-        let shown: Vec<_> = arguments.iter().map(|a| a.to_string_lossy()).collect();
-        let command = format!("larder {}", shown.join(" "));
-        let started = Instant::now();
-        let output = self.command().args(&arguments).stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command}: {e}"));
-        Output {
-            command,
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            took: started.elapsed(),
-        }
+        finish(self.command(), arguments)
+    }
+
+    /// Runs the command to its end as another user, which needs root.
+    pub fn run_as<S: AsRef<OsStr>>(&self, user: u32, arguments: impl IntoIterator<Item = S>) -> Output {
+        let mut command = self.command();
+        command.uid(user).gid(user);
+        finish(command, arguments)
     }
 
     /// The command with the sandbox's environment, for tests that watch it or end it halfway.
@@ -102,6 +100,21 @@ impl Sandbox {
             command.env(name, value);
         }
         command
+    }
+}
+
+fn finish<S: AsRef<OsStr>>(mut larder: Command, arguments: impl IntoIterator<Item = S>) -> Output {
+    let arguments: Vec<_> = arguments.into_iter().map(|a| a.as_ref().to_owned()).collect();
+    let shown: Vec<_> = arguments.iter().map(|a| a.to_string_lossy()).collect();
+    let command = format!("larder {}", shown.join(" "));
+    let started = Instant::now();
+    let output = larder.args(&arguments).stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command}: {e}"));
+    Output {
+        command,
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        took: started.elapsed(),
     }
 }
 
