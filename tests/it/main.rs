@@ -6,6 +6,7 @@ mod arrows;
 mod command;
 mod engines;
 mod faults;
+mod processes;
 mod real;
 mod support;
 mod upkeep;
