@@ -5,12 +5,16 @@
 //! it ends; see [`apart`].
 
 mod apart;
+mod flips;
 mod inject;
 mod judge;
 mod kill;
+mod memory;
 mod operations;
 mod power;
+mod processes;
 mod sabotage;
+mod scale;
 mod scene;
 mod table;
 mod tracer;
@@ -52,10 +56,30 @@ enum Experiment {
     Inject,
     /// See that deliberate faults of the store are noticed by these experiments
     Sabotage,
+    /// Let many processes pull one image, and pull, load, remove and prune at once
+    Processes,
+    /// Damage a thousand blobs at random, again and again
+    Flips,
+    /// Ask of a store of 10,000 images what is asked of one of ten
+    Scale,
+    /// Work on a layer of 10 GB, and on 4,096 layers, in 128 MiB of memory
+    Memory,
 }
 
 /// All of them, in the order of the document.
-const ALL: [Experiment; 4] = [Experiment::Kill, Experiment::Power, Experiment::Inject, Experiment::Sabotage];
+const ALL: [Experiment; 8] = [
+    Experiment::Kill,
+    Experiment::Power,
+    Experiment::Inject,
+    Experiment::Sabotage,
+    Experiment::Processes,
+    Experiment::Flips,
+    Experiment::Scale,
+    Experiment::Memory,
+];
+
+/// How many of them `--bounded` means: the others have a short form among the tests.
+const BOUNDED: usize = 4;
 
 impl Experiment {
     fn run(self, arguments: &Arguments) -> Result<Outcome> {
@@ -65,6 +89,10 @@ impl Experiment {
             Experiment::Power => power::run(bounded),
             Experiment::Inject => inject::run(arguments),
             Experiment::Sabotage => sabotage::run(arguments),
+            Experiment::Processes => processes::run(bounded),
+            Experiment::Flips => flips::run(bounded),
+            Experiment::Scale => scale::run(),
+            Experiment::Memory => memory::run(bounded),
         }
     }
 }
@@ -81,7 +109,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         packages::require(&[packages::FAULTS])?;
         return apart::run_again();
     }
-    let wanted = arguments.experiment.map_or_else(|| ALL.to_vec(), |one| vec![one]);
+    let all = if arguments.bounded { &ALL[..BOUNDED] } else { &ALL };
+    let wanted = arguments.experiment.map_or_else(|| all.to_vec(), |one| vec![one]);
     let mut failed = 0;
     for experiment in wanted {
         let started = Instant::now();
