@@ -4,6 +4,8 @@
 
 mod arrows;
 mod command;
+mod damage;
+mod disks;
 mod engines;
 mod faults;
 mod processes;

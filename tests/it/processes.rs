@@ -5,7 +5,7 @@ use std::fs::File;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use larder::archive::{Archive, Layers};
+use larder::archive::{Archive, Layers, Parts};
 use larder::digest::Digest;
 use larder::store::Store;
 use rustix::process::{Pid, Signal, kill_process};
@@ -242,5 +242,5 @@ fn what_is_pulled_or_loaded_is_not_removed_meanwhile() {
 fn load(scene: &Scene, reference: &str) {
     let store = Store::open_existing(scene.sandbox.store()).unwrap().unwrap();
     let (image, name) = scene::stored(&store, reference);
-    Archive::new(&store, &image, &name, Layers::AsStored).unwrap().write_to(&mut std::io::sink()).unwrap();
+    Archive::new(&store, &image, &name, &Parts::all(Layers::AsStored)).unwrap().write_to(&mut std::io::sink()).unwrap();
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use larder::archive::{Archive, ArchiveError, Layers};
+use larder::archive::{Archive, ArchiveError, Layers, Parts};
 use larder::digest::Digest;
 use larder::oci::Image;
 use larder::reference::Name;
@@ -93,13 +94,15 @@ impl Victims {
 /// Sends an image out of the store that is to be refused for this blob; what happened, if it was not.
 fn sent_out(store: &Store, (image, name): &(Image, Name), blob: &Digest) -> Option<String> {
     let mut out = Vec::new();
-    match Archive::new(store, image, name, Layers::AsStored).and_then(|archive| archive.write_to(&mut out)) {
-        Err(ArchiveError::Store(StoreError::Damaged { found, .. })) if found.expected == *blob => {
-            let names = out.windows(13).any(|w| w == b"manifest.json");
-            names.then(|| "half an archive names the image".to_owned())
-        }
-        other => Some(format!("{other:?}")),
+    let archive = Archive::new(store, image, name, &Parts::all(Layers::AsStored)).map_err(Arc::new);
+    let error = match archive.and_then(|archive| archive.write_to(&mut out)) {
+        Ok(()) => return Some("it left the store".to_owned()),
+        Err(error) => error,
+    };
+    if !matches!(&*error, ArchiveError::Store(StoreError::Damaged { found, .. }) if found.expected == *blob) {
+        return Some(format!("{error:?}"));
     }
+    out.windows(13).any(|w| w == b"manifest.json").then(|| "half an archive names the image".to_owned())
 }
 
 /// Chooses at random, and the same on every run.

@@ -1,0 +1,3 @@
+//! Disks that are full, cannot be written, or are of another kind than most.
+
+mod real;
