@@ -69,9 +69,12 @@ impl Mount {
     pub fn fill(&self) -> PathBuf {
         let path = self.at.join("filling");
         let mut file = File::create(&path).expect("there is room for a file");
-        for size in [1 << 20, 4096, 1] {
+        // Twice, since a sync may free what was reserved for too much.
+        for size in [1 << 20, 4096, 1, 4096, 1] {
             let piece = vec![b'x'; size];
-            while file.write_all(&piece).and_then(|()| file.sync_all()).is_ok() {}
+            while file.write_all(&piece).is_ok() {}
+            // It may say once more that there is no room.
+            let _ = file.sync_all();
         }
         path
     }

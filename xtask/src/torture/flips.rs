@@ -10,7 +10,7 @@ use crate::support::sandbox::Sandbox;
 const ROUNDS: u64 = 10;
 
 pub(super) fn run(bounded: bool) -> Result<Outcome> {
-    let victims = Victims::in_sandbox(Sandbox::of(run::build_larder(false)?));
+    let victims = Victims::in_sandbox(Sandbox::of(run::build_larder(false)?).in_memory());
     let mut outcome = Outcome {
         title: "blobs damaged at random: one bit flipped, truncated, extended, zeroed, swapped",
         columns: &["round", "damaged", "left the store", "found by verify", "mended", "requests for what was bad", "for anything else"],

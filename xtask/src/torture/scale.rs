@@ -88,6 +88,7 @@ pub(super) fn run() -> Result<Outcome> {
 fn add(outcome: &mut Outcome, name: &str, [few, many]: [Duration; 2], most: Option<f64>) {
     let ratio = many.as_secs_f64() / few.as_secs_f64();
     let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
+    eprintln!("{name}: {}, {}", milliseconds(few), milliseconds(many));
     outcome.rows.push(vec![name.to_owned(), milliseconds(few), milliseconds(many), format!("{ratio:.2}")]);
     if most.is_some_and(|most| ratio > most) {
         outcome.failures.push(format!("{name} takes {ratio:.2} times as long with 10,000 images as with ten"));
@@ -97,10 +98,10 @@ fn add(outcome: &mut Outcome, name: &str, [few, many]: [Duration; 2], most: Opti
 /// The median for each store, measured in turn, so that what the machine does besides falls on both alike.
 fn medians(shelves: &[Shelf<'_>; 2], mut work: impl FnMut(&Shelf<'_>) -> Result) -> Result<[Duration; 2]> {
     let mut times = [Vec::new(), Vec::new()];
+    // What was left to be written before is not for these to pay.
+    rustix::fs::sync();
     for _ in 0..ROUNDS {
         for (shelf, times) in shelves.iter().zip(&mut times) {
-            // What others left to be written is not for this one to pay.
-            rustix::fs::sync();
             let started = Instant::now();
             work(shelf)?;
             times.push(started.elapsed());
