@@ -26,8 +26,6 @@ pub(super) struct Operation {
     pub(super) after: Vec<Held>,
     /// What is wrong before, and may be until then.
     pub(super) damaged: Vec<Digest>,
-    /// Whether it makes room, so that it has to work where there is none.
-    pub(super) removes: bool,
 }
 
 /// Long enough ago for `prune` to take it.
@@ -146,9 +144,8 @@ fn part(store: &Path, digest: &Digest) -> PathBuf {
 impl Operation {
     /// Which ends well, and if it was interrupted is run once more.
     fn of(name: &'static str, start: PathBuf, arguments: &[String]) -> Operation {
-        let removes = arguments.first().is_some_and(|command| ["remove", "prune"].contains(&command.as_str()));
         let (arguments, then) = (arguments.to_vec(), vec![(arguments.to_vec(), &[0][..])]);
-        Operation { name, start, arguments, code: 0, then, during: vec![], after: vec![], damaged: vec![], removes }
+        Operation { name, start, arguments, code: 0, then, during: vec![], after: vec![], damaged: vec![] }
     }
 
     fn ends(self, code: i32) -> Operation {

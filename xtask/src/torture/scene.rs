@@ -27,7 +27,7 @@ impl Scene {
     pub(super) fn new(program: &Path, folder: &Path) -> Result<Scene> {
         let copy = folder.join("larder");
         std::fs::copy(program, &copy)?;
-        let make = |layer_size| Recipe { layers: 5, layer_size, platforms: vec!["linux/amd64"], ..Recipe::default() }.make();
+        let make = |layer_size| Recipe { layers: 6, layer_size, platforms: vec!["linux/amd64"], ..Recipe::default() }.make();
         let scene = Scene { program: copy, fault: None, registry: Registry::start(), first: make(4_000), second: make(6_000) };
         scene.serve(&scene.first, "first");
         scene.serve(&scene.second, "second");

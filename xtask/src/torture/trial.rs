@@ -105,10 +105,8 @@ impl Operation {
         if file.extension().is_some_and(|e| e == "part") && blob.exists() {
             return Some(format!("{} was named though the sync failed", blob.display()));
         }
-        // Where the damaged blob lies is promised to nobody; and what removes does not need the room that an index would take, which the next
-        // change makes anew.
-        let put_off = self.removes && point.meddling == Meddling::Fail(Errno::ENOSPC) && file.extension().is_some_and(|e| e == "tmp");
-        let promised = !put_off && (self.damaged.is_empty() || file != store);
+        // Where the damaged blob lies is promised to nobody.
+        let promised = self.damaged.is_empty() || file != store;
         (promised && run.code == Some(0)).then(|| format!("said that it succeeded though the sync of {} failed", file.display()))
     }
 
