@@ -4,28 +4,33 @@
 //! call is answered within the time limit or fails, unless somebody said that it may take any time. What is called, and why, is not known here.
 
 use std::error::Error;
+use std::fmt;
 use std::future::Future;
 use std::io;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tonic::body::Body;
 use tonic::client::{Grpc, GrpcService};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Status, Streaming};
-use tonic_prost::ProstCodec;
 
-use super::api::{Call, ReadContent, WriteContent, Written};
+use super::api::{Call, Piece, ReadContent, WriteContent};
+use super::codec::Encoded;
 use crate::engine::{EngineError, Place, wire};
 
 /// Where a containerd is, and how it is talked to.
@@ -47,6 +52,13 @@ pub(super) struct Channel {
     limit: Option<Duration>,
 }
 
+/// The answers of a call that gives several.
+pub(super) struct Answers<C> {
+    channel: Channel,
+    answers: Streaming<Bytes>,
+    to: PhantomData<C>,
+}
+
 impl Line {
     /// Connects. Whether anybody answers shows with the first call.
     pub(super) async fn connect(&self) -> Result<Channel, EngineError> {
@@ -55,8 +67,7 @@ impl Line {
         let late = |_| io::Error::from(io::ErrorKind::TimedOut);
         let socket = tokio::time::timeout(self.limit, UnixStream::connect(&self.socket)).await;
         let socket = socket.map_err(late).flatten().map_err(unreachable)?;
-        let broken =
-            |source: hyper::Error| EngineError::Broken { place: place.clone(), request: "to connect".to_owned(), source: source.into() };
+        let broken = |e: hyper::Error| EngineError::Broken { place: place.clone(), request: "to connect".to_owned(), source: e.into() };
         let (sender, connection) = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(socket)).await.map_err(broken)?;
         // Whatever ends the connection, the calls on it learn of it.
         tokio::spawn(connection);
@@ -82,13 +93,8 @@ impl Channel {
 
     /// Calls a method that gives one answer.
     pub(super) async fn call<C: Call>(&self, message: C) -> Result<C::Reply, EngineError> {
-        let mut grpc = self.grpc();
-        let codec = ProstCodec::<C, C::Reply>::default();
-        let asked = async {
-            grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
-            grpc.unary(self.about(message), PathAndQuery::from_static(C::METHOD), codec).await
-        };
-        Ok(self.limited::<C, _>(asked).await?.into_inner())
+        let answer = self.limited::<C, _>(self.one(C::METHOD, message.encode_to_vec().into())).await?;
+        self.decoded::<C>(answer)
     }
 
     /// Calls a method about something that may not be there.
@@ -98,49 +104,47 @@ impl Channel {
 
     /// Reads content of no more than so many bytes; `None` if it is not there, or longer.
     pub(super) async fn read(&self, message: ReadContent, at_most: u64) -> Result<Option<Bytes>, EngineError> {
-        let mut grpc = self.grpc();
-        let asked = async {
-            grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
-            let path = PathAndQuery::from_static(ReadContent::METHOD);
-            let mut pieces =
-                grpc.server_streaming(self.about(message), path, ProstCodec::<_, super::api::Piece>::default()).await?.into_inner();
-            let mut content = BytesMut::new();
-            while let Some(piece) = pieces.message().await? {
-                if (content.len() + piece.data.len()) as u64 > at_most {
-                    return Ok(None);
-                }
-                content.extend_from_slice(&piece.data);
+        let mut content = BytesMut::new();
+        let whole = self.pieces(message, |piece| {
+            let fits = (content.len() + piece.len()) as u64 <= at_most;
+            if fits {
+                content.extend_from_slice(&piece);
             }
-            Ok(Some(content.freeze()))
+            fits
+        });
+        Ok(whole.await?.then(|| content.freeze()))
+    }
+
+    /// Reads content piece by piece, for as long as `take` wants more; says whether it is there and was read to its end.
+    async fn pieces(&self, message: ReadContent, mut take: impl FnMut(Bytes) -> bool) -> Result<bool, EngineError> {
+        let asked = async {
+            let mut pieces = self.open(ReadContent::METHOD, stream::iter([message.encode_to_vec().into()]).boxed()).await?;
+            while let Some(piece) = pieces.message().await? {
+                let piece = Piece::decode(piece).map_err(|e| Status::internal(e.to_string()))?;
+                if !take(piece.data) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         };
-        Ok(unless(Code::NotFound, self.limited::<ReadContent, _>(asked).await)?.flatten())
+        Ok(unless(Code::NotFound, self.limited::<ReadContent, _>(asked).await)?.unwrap_or(false))
     }
 
     /// Begins a write that goes on with what comes through `steps`; there must be one already.
-    pub(super) async fn write(&self, mut steps: mpsc::Receiver<WriteContent>) -> Result<Streaming<Written>, EngineError> {
-        let mut grpc = self.grpc();
-        let asked = async {
-            grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
-            let steps = futures_util::stream::poll_fn(move |cx| steps.poll_recv(cx));
-            grpc.streaming(self.about(steps), PathAndQuery::from_static(WriteContent::METHOD), ProstCodec::default()).await
-        };
-        Ok(self.limited::<WriteContent, _>(asked).await?.into_inner())
-    }
-
-    /// What a call came to that ended with this status.
-    pub(super) fn failed<C: Call>(&self, status: Status) -> EngineError {
-        let (place, request) = (self.place.clone(), shown::<C>());
-        // A status that containerd sent has no cause; one that tonic made of a broken connection has.
-        match status.source() {
-            Some(_) => EngineError::Broken { place, request, source: Ended(status).into() },
-            None => EngineError::Denied { place, request, code: status.code(), said: wire::words(status.message()) },
-        }
+    pub(super) async fn write(&self, mut steps: mpsc::Receiver<WriteContent>) -> Result<Answers<WriteContent>, EngineError> {
+        let steps = stream::poll_fn(move |cx| steps.poll_recv(cx)).map(|step| step.encode_to_vec().into()).boxed();
+        let answers = self.limited::<WriteContent, _>(self.open(WriteContent::METHOD, steps)).await?;
+        Ok(Answers { channel: self.clone(), answers, to: PhantomData })
     }
 
     /// An answer that is not what containerd's definitions say.
-    pub(super) fn unreadable<C: Call>(&self, why: impl std::fmt::Display) -> EngineError {
+    pub(super) fn unreadable<C: Call>(&self, why: impl fmt::Display) -> EngineError {
         let source = serde::de::Error::custom(why);
         EngineError::Unreadable { place: self.place.clone(), request: shown::<C>(), source }
+    }
+
+    fn decoded<C: Call>(&self, answer: Bytes) -> Result<C::Reply, EngineError> {
+        C::Reply::decode(answer).map_err(|e| self.unreadable::<C>(e))
     }
 
     async fn limited<C: Call, T>(&self, asked: impl Future<Output = Result<T, Status>>) -> Result<T, EngineError> {
@@ -154,18 +158,44 @@ impl Channel {
         answered.map_err(|status| self.failed::<C>(status))
     }
 
-    fn grpc(&self) -> Grpc<Sender> {
-        // There is no host behind a socket, and yet HTTP wants one.
-        Grpc::with_origin(self.sender.clone(), Uri::from_static("http://localhost"))
+    /// What a call came to that ended with this status.
+    fn failed<C: Call>(&self, status: Status) -> EngineError {
+        let (place, request) = (self.place.clone(), shown::<C>());
+        // A status that containerd sent has no cause; one that tonic made of a broken connection has.
+        match status.source() {
+            Some(_) => EngineError::Broken { place, request, source: Ended(status).into() },
+            None => EngineError::Denied { place, request, code: status.code(), said: wire::words(status.message()) },
+        }
     }
 
-    fn about<T>(&self, message: T) -> tonic::Request<T> {
-        let mut request = tonic::Request::new(message);
+    async fn one(&self, method: &'static str, message: Bytes) -> Result<Bytes, Status> {
+        let mut answers = self.open(method, stream::iter([message]).boxed()).await?;
+        let answer = answers.message().await?.ok_or_else(|| Status::internal("there is no answer"))?;
+        // Only what comes after it says whether it is one.
+        match answers.message().await? {
+            None => Ok(answer),
+            Some(_) => Err(Status::internal("there is more than one answer")),
+        }
+    }
+
+    async fn open(&self, method: &'static str, messages: BoxStream<'static, Bytes>) -> Result<Streaming<Bytes>, Status> {
+        // There is no host behind a socket, and yet HTTP wants one.
+        let mut grpc = Grpc::with_origin(self.sender.clone(), Uri::from_static("http://localhost"));
+        grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
+        let mut request = tonic::Request::new(messages);
         request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
         if let Some(lease) = &self.lease {
             request.metadata_mut().insert("containerd-lease", lease.clone());
         }
-        request
+        Ok(grpc.streaming(request, PathAndQuery::from_static(method), Encoded).await?.into_inner())
+    }
+}
+
+impl<C: Call> Answers<C> {
+    /// The next answer; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<C::Reply>, EngineError> {
+        let answer = self.answers.message().await.map_err(|status| self.channel.failed::<C>(status))?;
+        answer.map(|answer| self.channel.decoded::<C>(answer)).transpose()
     }
 }
 
@@ -204,8 +234,8 @@ impl GrpcService<Body> for Sender {
 #[derive(Debug)]
 struct Ended(Status);
 
-impl std::fmt::Display for Ended {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // tonic's and hyper's words say less the further out they are.
         let mut innermost: &dyn Error = &self.0;
         while let Some(cause) = innermost.source() {

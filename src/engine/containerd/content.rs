@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tonic::{Code, Streaming};
+use tonic::Code;
 
 use super::api::{
     AbortIngest, Action, AddToLease, Content, FieldMask, GetContent, Ingest, Labels, ListIngests, Resource, UpdateContent, WriteContent,
-    Written,
 };
-use super::channel::{Channel, unless};
+use super::channel::{Answers, Channel, unless};
 use super::{labels, look};
 use crate::archive::{self, ArchiveError};
 use crate::engine::EngineError;
@@ -128,7 +127,7 @@ impl Carrier<'_> {
         let begin = WriteContent { action: Action::Stat.into(), reference: reference.to_owned(), ..whole(blob) };
         steps.send(begin).await.expect("the other end is in the next line");
         let mut answers = self.channel.write(queue).await?;
-        let offset = match self.answer(&mut answers).await? {
+        let offset = match answers.next().await? {
             Some(begun) => begun.offset.try_into().unwrap_or(0),
             None => return Err(self.ended()),
         };
@@ -137,17 +136,15 @@ impl Carrier<'_> {
         let committed = self.follow(&mut answers, offset).await;
         // With the stream its queue is gone, and so the thread ends at its next step, if it has not ended.
         drop(answers);
-        if let Err(damaged) = reading.await {
-            self.abort(reference).await?;
-            return Err(Arc::new(damaged).into());
-        }
+        // What came of a damaged blob goes with the lease.
+        reading.await.map_err(Arc::new)?;
         committed
     }
 
     /// Takes containerd's answers up to the commit, and counts what it took.
-    async fn follow(&self, answers: &mut Streaming<Written>, mut taken: u64) -> Result<(), EngineError> {
+    async fn follow(&self, answers: &mut Answers<WriteContent>, mut taken: u64) -> Result<(), EngineError> {
         loop {
-            match self.answer(answers).await? {
+            match answers.next().await? {
                 None => return Err(self.ended()),
                 Some(answer) if answer.action() == Action::Commit => return Ok(()),
                 Some(answer) => {
@@ -159,10 +156,6 @@ impl Carrier<'_> {
                 }
             }
         }
-    }
-
-    async fn answer(&self, answers: &mut Streaming<Written>) -> Result<Option<Written>, EngineError> {
-        answers.message().await.map_err(|status| self.channel.failed::<WriteContent>(status))
     }
 
     fn ended(&self) -> EngineError {

@@ -6,6 +6,7 @@
 
 mod api;
 mod channel;
+mod codec;
 mod content;
 mod labels;
 mod load;
@@ -31,7 +32,7 @@ use channel::Line;
 /// The snapshotter that containerd's clients use where nobody chose one.
 const USUAL_SNAPSHOTTER: &str = "overlayfs";
 /// Where docker keeps its images in a containerd of its own.
-const DOCKERS: &str = "moby";
+pub(super) const DOCKERS: &str = "moby";
 /// Where Kubernetes keeps its images.
 const KUBERNETES: &str = "k8s.io";
 /// Where containerd's command line keeps its images.
