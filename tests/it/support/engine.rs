@@ -140,7 +140,7 @@ impl RealEngine {
 
     /// Removes an image, or its name if it has others.
     pub fn remove(&self, name: &str) {
-        let arguments: &[&str] = if self.make.is_containerd() { &["images", "remove"] } else { &["rmi", "--force"] };
+        let arguments: &[&str] = if self.make.is_containerd() { &["images", "remove", "--sync"] } else { &["rmi", "--force"] };
         self.must(&[arguments, &[name]].concat());
     }
 
@@ -197,8 +197,8 @@ impl RealEngine {
     }
 
     /// Leaves a part of some content in containerd, as a writer that broke off does.
-    pub fn ingest(&self, reference: &str, part: &[u8]) {
-        ctr::ingest(self.make, self.folder.path(), reference, part);
+    pub fn ingest(&self, reference: &str, size: u64, part: &[u8]) {
+        ctr::ingest(self.make, self.folder.path(), (reference, size), part);
     }
 
     /// The engine's own command line.

@@ -88,6 +88,9 @@ async fn what_is_there_is_not_sent_again(make: Make) {
     let there: HashSet<_> = old.image.blobs().into_iter().map(|blob| blob.digest).collect();
     let lacking: u64 = new.image.blobs().iter().filter(|blob| !there.contains(&blob.digest)).map(|blob| blob.size).sum();
     assert!(lacking < new.image.size() / 2);
+    let lacks = engine.lacks(&new.image, None, &[]).await.unwrap();
+    let documents: u64 = [&new.image.root, &new.image.manifest, &new.image.config].iter().map(|document| document.size).sum();
+    assert_eq!(lacks.bytes() + documents, lacking, "it knows beforehand: {lacks:?}");
     assert_eq!(load(&*engine, &new).await.unwrap(), lacking);
 
     // The same image under another name, and in another namespace, costs nothing.
@@ -140,7 +143,7 @@ async fn a_part_that_is_wrong_is_thrown_away(make: Make) {
     let engine = connected(&real).await;
     let stored = stored(&Recipe { layer_size: 100_000, ..Recipe::default() }.make(), NAME);
     let reference = format!("larder-{}", stored.image.layers[0].digest);
-    real.ingest(&reference, b"something else");
+    real.ingest(&reference, stored.image.layers[0].size, b"something else");
     let active = real.ctr("default", &["content", "active"]);
     assert!(active.contains(&reference), "{active}");
     load(&*engine, &stored).await.unwrap();
@@ -168,10 +171,8 @@ async fn layers_that_are_not_what_the_config_says_are_not_named(make: Make) {
     let stored = stored(&made, NAME);
     let error = load(&*engine, &stored).await.unwrap_err();
     let layer = stored.image.layers[1].digest;
-    assert!(
-        matches!(&error, EngineError::Archive(of) if matches!(&**of, ArchiveError::DiffId { digest, .. } if *digest == layer)),
-        "{error:?}"
-    );
+    let EngineError::Archive(why) = &error else { panic!("{error:?}") };
+    assert!(matches!(&**why, ArchiveError::DiffId { digest, .. } if *digest == layer), "{why:?}");
     assert_eq!((standing(&*engine, &stored.pin).await, real.count()), (Standing::Absent, 0));
     assert_eq!(real.ctr("default", &["snapshots", "list"]).lines().skip(1).count(), 0);
 }

@@ -56,9 +56,9 @@ pub(super) fn run(make: Make, folder: &Path, image: &str, command: &[&str]) -> O
 }
 
 /// Leaves a part of some content: it is said to be longer, so containerd takes it and does not commit it.
-pub(super) fn ingest(make: Make, folder: &Path, reference: &str, part: &[u8]) {
+pub(super) fn ingest(make: Make, folder: &Path, (reference, size): (&str, u64), part: &[u8]) {
     let mut ctr = ctr(make, folder, NAMESPACE);
-    ctr.args(["content", "ingest", "--expected-size", "1000000", reference]).stdin(Stdio::piped()).stderr(Stdio::null());
+    ctr.args(["content", "ingest", "--expected-size", &size.to_string(), reference]).stdin(Stdio::piped()).stderr(Stdio::null());
     let mut child = ctr.spawn().expect("the engine's command line runs");
     child.stdin.take().expect("it was asked for").write_all(part).expect("it takes a few bytes");
     assert!(!child.wait().expect("it ends").success(), "what is too short is not committed");
