@@ -153,13 +153,16 @@ pub async fn connect(choice: &Choice, environment: &Environment) -> Result<Box<d
 
 /// Connects to every engine that answers, wherever settings and habit name one.
 pub async fn connect_all(environment: &Environment) -> Result<Vec<Box<dyn Engine>>, EngineError> {
-    let (mut engines, mut asked) = (Vec::new(), Vec::new());
+    let (mut engines, mut asked) = (Vec::<Box<dyn Engine>>::new(), Vec::new());
     for Candidate { kind, address, found_by, answer } in survey(environment).await {
         match answer {
             Ok(engine) => engines.push(engine),
             Err(why) => asked.push((Place { kind, address, found_by }, why)),
         }
     }
+    // A containerd of docker's is docker's affair where docker answers itself.
+    let docker = engines.iter().any(|engine| engine.about().kind == Kind::Docker);
+    engines.retain(|engine| !docker || engine.about().namespace.as_deref() != Some(containerd::DOCKERS));
     if engines.is_empty() { Err(EngineError::NoneAnswered { asked }) } else { Ok(engines) }
 }
 
