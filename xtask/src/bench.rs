@@ -63,8 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         outcomes.extend(contest("pull", rounds, bench.pulls()?)?);
     }
     bench.must(&["pull", "--engine", "none", &bench.reference])?;
-    for make in [Make::Docker, Make::Podman] {
-        let kind = if make == Make::Docker { "docker" } else { "podman" };
+    for (make, kind) in [(Make::Docker, "docker"), (Make::Podman, "podman"), (Make::Containerd, "containerd")] {
         let operations = [format!("load into {kind}"), format!("held by {kind}")];
         if operations.iter().any(|name| wanted(name)) {
             outcomes.extend(bench.engine(make, kind, rounds, &operations, &wanted)?);
@@ -184,7 +183,10 @@ impl Bench {
         let [load, held] = operations;
         let larder = |words: &[&str]| {
             let mut command = self.larder(words);
-            command.args(["--engine", kind, &self.reference]).env("DOCKER_HOST", engine.address()).env("CONTAINER_HOST", engine.address());
+            command.args(["--engine", kind, &self.reference]);
+            for variable in ["DOCKER_HOST", "CONTAINER_HOST", "CONTAINERD_ADDRESS"] {
+                command.env(variable, engine.address());
+            }
             command
         };
         let loaded = || {
@@ -193,10 +195,12 @@ impl Bench {
         };
         let mut outcomes = Vec::new();
         if wanted(load) {
+            // containerd keeps what any of its names points to.
+            let pinned = self.name().rsplit_once(':').zip(self.reference.split_once('@'));
+            let names = [pinned.map(|((repository, _), (_, digest))| format!("{repository}@{digest}")), Some(self.name().to_owned())];
             let remove = || {
-                if engine.inspect_id(self.name()).is_some() {
-                    engine.remove(self.name());
-                }
+                let there = |name: &&String| (make == Make::Containerd || *name == self.name()) && engine.inspect_id(name).is_some();
+                names.iter().flatten().filter(there).for_each(|name| engine.remove(name));
                 Ok(())
             };
             let entries = vec![
@@ -207,7 +211,10 @@ impl Bench {
         }
         run::read(&mut larder(&["ensure", "--offline"]))?;
         if wanted(held) {
-            let ask = || socket::get(&engine.address(), &format!("/images/{}/json", self.name())).map(drop);
+            let ask = || match make {
+                Make::Containerd => engine.inspect_id(self.name()).map(drop).ok_or_else(|| Message("it is not there".to_owned()).into()),
+                _ => socket::get(&engine.address(), &format!("/images/{}/json", self.name())).map(drop),
+            };
             let entries = vec![
                 Entry::program("larder check", || larder(&["check"])),
                 Entry::program("larder ensure", || larder(&["ensure"])),
