@@ -1,7 +1,7 @@
 //! What is said to containerd: the messages of its services, only with the fields that larder sets or reads.
 //!
 //! The numbers are those of [containerd's definitions](https://github.com/containerd/containerd/tree/v1.6.20/api), which
-//! have been the same since 1.0; a field that stands here was there in every release since. Written by hand: of some 150 messages
+//! have been the same since 1.0; all that stands here is in every release that is supported. Written by hand: of some 150 messages
 //! these are what is needed, and no compiler for such definitions is needed to build larder.
 
 use std::collections::HashMap;
@@ -46,6 +46,7 @@ calls! {
     PrepareSnapshot => Mounts, "snapshots.v1.Snapshots/Prepare";
     CommitSnapshot => Nothing, "snapshots.v1.Snapshots/Commit";
     RemoveSnapshot => Nothing, "snapshots.v1.Snapshots/Remove";
+    CleanUp => Nothing, "snapshots.v1.Snapshots/Cleanup";
     Apply => Applied, "diff.v1.Diff/Apply";
 }
 
@@ -405,6 +406,13 @@ pub(super) struct RemoveSnapshot {
     pub(super) snapshotter: String,
     #[prost(string, tag = "2")]
     pub(super) key: String,
+}
+
+/// Clears away what no snapshot owns.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct CleanUp {
+    #[prost(string, tag = "1")]
+    pub(super) snapshotter: String,
 }
 
 /// Unpacks a layer onto a snapshot.

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tonic::Code;
 
 use super::api::{
-    AddToLease, Apply, CommitSnapshot, Content, Descriptor, FieldMask, Labels, Mount, PrepareSnapshot, RemoveSnapshot, Resource,
-    UpdateContent,
+    AddToLease, Apply, CleanUp, CommitSnapshot, Content, Descriptor, FieldMask, Labels, Mount, Mounts, PrepareSnapshot, RemoveSnapshot,
+    Resource, UpdateContent,
 };
 use super::channel::{Channel, unless};
 use super::{labels, look};
@@ -71,7 +71,7 @@ impl Unpacker<'_> {
             parent: below.map(|below| below.to_string()).unwrap_or_default(),
             labels: Labels::from([(labels::SNAPSHOT_REF.to_owned(), chain.to_string())]),
         };
-        let mounts = match self.channel.call(prepare).await {
+        let mounts = match self.prepare(prepare).await {
             // Some snapshotters have layers that nobody unpacked.
             Err(EngineError::Denied { code: Code::AlreadyExists, .. })
                 if look::has_snapshot(&self.channel, self.snapshotter, chain).await? =>
@@ -94,6 +94,19 @@ impl Unpacker<'_> {
         };
         let mask = Some(FieldMask { paths: vec![format!("labels.{}", labels::UNCOMPRESSED)] });
         self.channel.call(UpdateContent { content: Some(content), mask }).await.map(|_| ())
+    }
+
+    /// Makes room for a layer. A containerd that was killed may have left a folder that it takes for the room of another; it is
+    /// cleared away by containerd itself, but not before somebody asks for it.
+    async fn prepare(&self, prepare: PrepareSnapshot) -> Result<Mounts, EngineError> {
+        match self.channel.call(prepare.clone()).await {
+            Err(EngineError::Denied { code: Code::Unknown, .. }) => {
+                // Where it cannot, the second try says why the first failed.
+                let _ = self.channel.call(CleanUp { snapshotter: self.snapshotter.to_owned() }).await;
+                self.channel.call(prepare).await
+            }
+            done => done,
+        }
     }
 
     /// Unpacks into a snapshot and gives it its name; `None` if another process was faster.

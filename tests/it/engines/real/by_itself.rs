@@ -249,6 +249,19 @@ async fn killed_at_any_point_it_names_nothing_half(make: Make) {
     }
 }
 
+/// containerd gives snapshots numbers, and one that is killed between making a folder and writing its number down uses the number again.
+async fn folders_that_a_killed_containerd_left_are_no_hindrance(make: Make) {
+    let real = RealEngine::start(make);
+    let engine = connected(&real).await;
+    for number in 1..100 {
+        fs::create_dir_all(real.folder().join(format!("data/io.containerd.snapshotter.v1.overlayfs/snapshots/{number}/fs"))).unwrap();
+    }
+    let stored = stored(&Recipe::default().make(), NAME);
+    load(&*engine, &stored).await.unwrap();
+    assert_eq!(standing(&*engine, &stored.pin).await, identity(make, &stored.pin).0);
+    assert!(is_complete(&real, NAME));
+}
+
 async fn another_snapshotter_unpacks_where_it_was_chosen(make: Make) {
     let real = RealEngine::start(make);
     let with = async |snapshotter: &str| {
@@ -322,6 +335,7 @@ on!(
     loads_at_once_are_all_proved,
     containers_start_by_tag_and_by_digest,
     killed_at_any_point_it_names_nothing_half,
+    folders_that_a_killed_containerd_left_are_no_hindrance,
     another_snapshotter_unpacks_where_it_was_chosen
 );
 on!(@trixie_docker Make::DockerWithContainerdOf("trixie"), dockers_own_containerd_takes_images_for_docker);
