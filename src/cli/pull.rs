@@ -134,13 +134,14 @@ async fn platforms(session: &Session<'_>, args: &args::Pull) -> Result<Platforms
 }
 
 async fn engines_platforms(session: &Session<'_>, args: &args::Pull) -> Result<Vec<Platform>, Failure> {
+    // Nobody asked for a certain engine: an image can be pulled without any.
+    let any = args.engines.engines.iter().all(|name| matches!(name, EngineName::Auto | EngineName::All));
     let mut platforms = Vec::new();
-    for (name, chosen) in args.engines.engines.iter().zip(session.engines(&args.engines).await) {
+    for chosen in session.engines(&args.engines).await {
         match chosen {
             Ok(Chosen::Engine(engine)) => platforms.push(engine.platform().await?),
             Ok(Chosen::None) => platforms.push(session::default_platform()?),
-            // Nobody asked for a certain engine: an image can be pulled without any.
-            Err(_) if *name == EngineName::Auto => platforms.push(session::default_platform()?),
+            Err(_) if any => platforms.push(session::default_platform()?),
             Err(failure) => return Err(failure),
         }
     }

@@ -8,17 +8,16 @@ use std::collections::BTreeSet;
 use super::Shown;
 use crate::digest::Digest;
 use crate::oci::Image;
-use crate::reference::Repository;
 
 /// Another image that has layers in common with one that is to be loaded, and that the engine may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relative {
-    /// Where it was pulled from, as far as its name tells.
-    pub repository: Repository,
     /// What its reference named.
     pub root: Digest,
     /// Its manifest.
     pub manifest: Digest,
+    /// Its config.
+    pub image_id: Digest,
     /// The digests of its layers' blobs.
     pub layers: BTreeSet<Digest>,
 }
@@ -99,9 +98,9 @@ mod tests {
     fn relatives_are_asked_for_only_where_they_add_something() {
         let image = image("abc");
         let relative = |layers| Relative {
-            repository: "redis".parse::<crate::reference::Reference>().unwrap().repository().clone(),
             root: Digest::of(b"root"),
             manifest: Digest::of(b"manifest"),
+            image_id: Digest::of(b"config"),
             layers: named(layers),
         };
         let table = [("abx", "", Some("ab")), ("abx", "a", Some("ab")), ("abx", "ab", None), ("xyz", "", None), ("", "", None)];

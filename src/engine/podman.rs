@@ -52,15 +52,14 @@ impl Podman {
         Ok(sent)
     }
 
-    /// Whether it took this manifest once for an image that it still has, and so knows its blobs.
+    /// Whether it has this image, under whatever name or none.
     async fn knows(&self, relative: &Relative) -> Result<bool, EngineError> {
-        let name = format!("{}@{}", relative.repository, relative.manifest);
-        let reply = self.wire.get(&format!("{LIBPOD}/images/{}/exists", encoded(&name))).await?;
+        let reply = self.wire.get(&format!("{LIBPOD}/images/{}/exists", relative.image_id.hex())).await?;
         Ok(reply.status == hyper::StatusCode::NO_CONTENT)
     }
 
-    /// Podman finds layers by the digests of their blobs: those of an image it took, from the same registry or from larder. Of an image
-    /// under the same name it is not known whether its layers came in these blobs; that is for the load to find out.
+    /// Podman finds layers by the digests of the blobs that they came in. That an image is there does not tell in which form it came; whether
+    /// it was this one is for the load to find out.
     async fn has(&self, image: &Image, shown: Option<&Shown>, relatives: &[Relative]) -> Result<Lacking, EngineError> {
         let mut held = has::like_shown(image, shown);
         for relative in relatives {

@@ -95,10 +95,13 @@ struct Unpacked {
 }
 
 impl Listed {
-    /// Whether containers can be made of it. Its layers may all be there and yet not have been unpacked, for lack of space or because they cannot be.
-    fn is_ready(&self, layers: usize) -> bool {
-        let unpacked = self.image_data.as_ref().and_then(|data| data.size.as_ref()?.unpacked);
-        self.kind == "image" && self.available && (unpacked != Some(0) || layers == 0)
+    fn is_available(&self) -> bool {
+        self.kind == "image" && self.available
+    }
+
+    /// How many bytes were unpacked, where that is told.
+    fn unpacked(&self) -> Option<u64> {
+        self.image_data.as_ref().and_then(|data| data.size.as_ref()?.unpacked)
     }
 }
 
@@ -113,9 +116,13 @@ pub(super) fn ready(raw: &Value) -> Result<Vec<Digest>, serde_json::Error> {
 }
 
 impl Inspected {
+    /// The manifests of which containers can be made. An image's layers may all be there and yet not have been unpacked, for lack of space or
+    /// because they cannot be. But beside one that was unpacked, another platform's is unpacked when it is needed.
     fn ready(&self) -> Vec<Digest> {
-        let layers = self.root_fs.layers.len();
-        self.manifests.iter().flatten().filter(|m| m.is_ready(layers)).map(|m| m.id).collect()
+        let available: Vec<&Listed> = self.manifests.iter().flatten().filter(|listed| listed.is_available()).collect();
+        let unpacked = available.iter().any(|listed| listed.unpacked().is_none_or(|bytes| bytes > 0));
+        let ready = unpacked || self.root_fs.layers.is_empty();
+        available.iter().filter(|_| ready).map(|listed| listed.id).collect()
     }
 }
 
@@ -226,6 +233,9 @@ mod tests {
         let whole = with(json!([listed(2, "image", true), listed(3, "image", false), listed(4, "attestation", true)]));
         assert_eq!((whole.id_of, whole.complete, whole.manifests), (IdOf::Target, true, vec![Digest::of(&[2])]));
         assert!(with(json!([sized(4096)])).complete);
+        let mut another = sized(0);
+        another["ID"] = digest(3).into();
+        assert_eq!(with(json!([sized(4096), another])).manifests, [Digest::of(&[2]), Digest::of(&[3])]);
         for without in [json!([listed(2, "image", false), listed(4, "attestation", true)]), json!([sized(0)]), json!([]), json!(null)] {
             let shown = with(without);
             assert_eq!((shown.id_of, shown.complete), (IdOf::Target, false));

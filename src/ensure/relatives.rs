@@ -22,7 +22,7 @@ pub(super) fn relatives(store: &Store, image: &Image) -> Result<Vec<Relative>, S
     let mut pins: Vec<(u64, Pin)> = store.pins()?.into_iter().map(|pin| (shared(&pin), pin)).filter(|(shared, _)| *shared > 0).collect();
     pins.sort_by_key(|(shared, _)| Reverse(*shared));
     let mut seen = HashSet::new();
-    let different = pins.into_iter().map(|(_, pin)| pin).filter(|pin| seen.insert((pin.name.repository().clone(), pin.manifest.digest)));
+    let different = pins.into_iter().map(|(_, pin)| pin).filter(|pin| seen.insert(pin.manifest.digest));
     Ok(different.filter_map(|pin| relative(store, &pin)).take(MOST).collect())
 }
 
@@ -31,5 +31,5 @@ fn relative(store: &Store, pin: &Pin) -> Option<Relative> {
     let document = store.document(&pin.manifest.digest).ok()??;
     let (Document::Manifest(manifest), _) = Document::parse(&document, Some(&pin.manifest.media_type)).ok()? else { return None };
     let layers: BTreeSet<Digest> = manifest.layers.iter().map(|layer| layer.digest).collect();
-    Some(Relative { repository: pin.name.repository().clone(), root: pin.root.digest, manifest: pin.manifest.digest, layers })
+    Some(Relative { root: pin.root.digest, manifest: pin.manifest.digest, image_id: pin.image_id(), layers })
 }

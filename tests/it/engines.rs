@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use larder::digest::Verified;
@@ -20,19 +21,26 @@ use tempfile::TempDir;
 
 use crate::support::image::{Compression, Made, Recipe};
 
-/// A store with one image in it.
+/// An image in a store, pinned under a name.
+#[derive(Clone)]
 pub(crate) struct Stored {
     pub(crate) store: Store,
     pub(crate) image: Image,
     pub(crate) pin: Pin,
-    _folder: TempDir,
+    /// A store of its own is gone with it.
+    _folder: Option<Arc<TempDir>>,
 }
 
 /// Puts an image for its first platform into a store of its own.
 pub(crate) fn stored(made: &Made, reference: &str) -> Stored {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path().join("store")).unwrap();
-    let one = &made.platforms[0];
+    Stored { _folder: Some(Arc::new(folder)), ..stored_in(&store, made, 0, reference) }
+}
+
+/// Puts an image for one of its platforms into a store.
+pub(crate) fn stored_in(store: &Store, made: &Made, platform: usize, reference: &str) -> Stored {
+    let one = &made.platforms[platform];
     let verified = |of: &Descriptor| Verified::compare(made.bytes(of).to_vec(), &of.digest).unwrap();
     let (Document::Manifest(manifest), _) = Document::parse(&verified(&one.manifest), None).unwrap() else { panic!("no manifest") };
     let config = Config::parse(&verified(&one.config)).unwrap();
@@ -44,7 +52,8 @@ pub(crate) fn stored(made: &Made, reference: &str) -> Stored {
     }
     let asked: Reference = reference.parse().unwrap();
     let pin = Pin::new(asked.clone(), asked.name(), &image, None);
-    Stored { store, image, pin, _folder: folder }
+    store.pin(&pin).unwrap();
+    Stored { store: store.clone(), image, pin, _folder: None }
 }
 
 /// Settings under which only this address is asked for docker, or for containerd.

@@ -1,6 +1,7 @@
 //! larder beside docker, podman, skopeo and others on the same image, in turn, on engines and a registry of their own.
 
 mod contest;
+mod engines;
 mod report;
 
 use std::fs;
@@ -21,6 +22,9 @@ use crate::support::engine::{Make, RealEngine, RealRegistry};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
+    /// What is measured; without it the main job
+    #[arg(value_enum)]
+    what: Option<What>,
     /// How often each program runs; short questions run ten times as often
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
@@ -30,6 +34,12 @@ pub(crate) struct Arguments {
     /// Only operations whose names contain this text
     #[arg(long)]
     only: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Loads into every kind of engine: held already, a new revision, cold, several at once
+    Engines,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,11 +57,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         return fail("the engines that are measured need root\n  hint: run `sudo -E env \"PATH=$PATH\" cargo xtask bench`");
     }
     packages::require(&[packages::ENGINES, packages::FIXTURES, packages::PEERS])?;
-    let fixture = if arguments.size == Size::Full { &fixtures::FULL } else { &fixtures::SMALL[0] };
+    let (fixture, next) = match arguments.size {
+        Size::Full => (&fixtures::FULL, &fixtures::FULL_NEXT),
+        Size::Small => (&fixtures::SMALL[0], &fixtures::SMALL[1]),
+    };
     fixtures::build(std::slice::from_ref(fixture))?;
     let program = run::build_larder(true)?;
     let bench = Bench::set_up(program, fixture)?;
     report::machine(&bench)?;
+    if arguments.what == Some(What::Engines) {
+        return engines::run(&bench, next, arguments);
+    }
 
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
     let rounds = usize::from(arguments.rounds);
@@ -92,18 +108,8 @@ impl Bench {
         let registry = RealRegistry::start();
         let host = registry.host();
         eprintln!("pushing the image to a registry on {host} …");
-        let script = run::root().join("fixtures/make-image.py");
-        let mut push = Command::new("python3");
-        push.arg(script).arg(fixture.layout()).args(["--tag", TAG, "--push", &format!("http://{host}/{REPOSITORY}")]);
-        let printed = run::read(&mut push)?;
-        let digests: Value = serde_json::from_str(printed.lines().last().unwrap_or_default())?;
-        let index: Digest = digests["index"].as_str().unwrap_or_default().parse()?;
-        let archive = folder.path().join("archive.tar");
-        let name = format!("{host}/{REPOSITORY}:{TAG}");
-        // From the registry, as skopeo does not find Docker's media types by name in a layout.
-        let (from, to) = (format!("docker://{name}"), format!("docker-archive:{}:{name}", archive.display()));
-        run::read(Command::new("skopeo").args(["copy", "--quiet", "--src-tls-verify=false", &from, &to]))?;
-        Ok(Bench { program, registry, reference: format!("{name}@{index}"), archive, fixture: fixture.name, folder })
+        let (reference, archive) = published(&host, fixture, TAG, folder.path())?;
+        Ok(Bench { program, registry, reference, archive, fixture: fixture.name, folder })
     }
 
     fn path(&self) -> &Path {
@@ -225,6 +231,23 @@ impl Bench {
         }
         Ok(outcomes)
     }
+}
+
+/// Pushes an image to the registry, and has `skopeo` make the archive of it that `docker save` would make; the pinned reference and the
+/// archive's path.
+fn published(host: &str, fixture: &Fixture, tag: &str, folder: &Path) -> Result<(String, PathBuf)> {
+    let script = run::root().join("fixtures/make-image.py");
+    let mut push = Command::new("python3");
+    push.arg(script).arg(fixture.layout()).args(["--tag", tag, "--push", &format!("http://{host}/{REPOSITORY}")]);
+    let printed = run::read(&mut push)?;
+    let digests: Value = serde_json::from_str(printed.lines().last().unwrap_or_default())?;
+    let index: Digest = digests["index"].as_str().unwrap_or_default().parse()?;
+    let archive = folder.join(format!("{}.tar", fixture.name));
+    let name = format!("{host}/{REPOSITORY}:{tag}");
+    // From the registry, as skopeo does not find Docker's media types by name in a layout.
+    let (from, to) = (format!("docker://{name}"), format!("docker-archive:{}:{name}", archive.display()));
+    run::read(Command::new("skopeo").args(["copy", "--quiet", "--src-tls-verify=false", &from, &to]))?;
+    Ok((format!("{name}@{index}"), archive))
 }
 
 /// Nothing that it prints is shown or costs anything.

@@ -26,6 +26,9 @@ pub(crate) const SMALL: &[Fixture] = &[
 /// What is measured: the size of a Kubernetes node image.
 pub(crate) const FULL: Fixture = Fixture { name: "full", arguments: &["--size", "full", "--media", "docker"] };
 
+/// The next revision of the same: 2 of 39 layers are new.
+pub(crate) const FULL_NEXT: Fixture = Fixture { name: "full-2", arguments: &["--size", "full", "--media", "docker", "--revision", "2"] };
+
 /// Where they are.
 pub(crate) fn folder() -> PathBuf {
     run::root().join("target/fixtures")

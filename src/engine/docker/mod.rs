@@ -119,8 +119,7 @@ impl Docker {
         let (image, name) = (parcel.image, parcel.name);
         let aside: Name = format!("{ASIDE}:{}", &image.root.digest.hex()[..32]).parse().expect("this is a name");
         let mut path = "/images/load?quiet=0".to_owned();
-        if self.has_api(MANIFESTS) {
-            // With it, docker reports what it otherwise keeps to itself.
+        if self.must_name_platform(image).await? {
             path = format!("{path}&platform={}", encoded(&platform(&image.platform)));
         }
         let named = match self.post(&path, parcel, &aside, tell).await {
@@ -130,6 +129,17 @@ impl Docker {
         // What cannot be taken away now, the next load of the same image takes away.
         let _ = self.wire.must(Method::DELETE, &format!("/images/{}?noprune=1", encoded(&aside.to_string())), StatusCode::OK).await;
         named
+    }
+
+    /// Whether docker is to be told the platform. It unpacks its own without; another one it unpacks only if told, but then it lets go of what
+    /// it has of the same index for other platforms.
+    async fn must_name_platform(&self, image: &Image) -> Result<bool, EngineError> {
+        let own = self.platform.get_or_try_init(|| super::platform(&self.wire)).await?;
+        if !self.has_api(MANIFESTS) || own.rank(&image.platform).is_some() {
+            return Ok(false);
+        }
+        let ready = self.ready(&image.root.digest).await?;
+        Ok(!ready.iter().any(|manifest| *manifest != image.manifest.digest))
     }
 
     async fn post(&self, path: &str, parcel: Parcel<'_>, name: &Name, tell: &Tell<'_>) -> Result<u64, EngineError> {
@@ -213,10 +223,14 @@ impl Docker {
             let history: Option<IgnoredAny> = self.wire.find(&format!("/images/{}/history", relative.root)).await?;
             return Ok(history.is_some());
         }
-        let path = format!("/images/{}/json?manifests=1", relative.root);
-        let Some(raw) = self.wire.find::<Value>(&path).await? else { return Ok(false) };
-        let ready = shown::ready(&raw).map_err(|source| self.wire.unreadable(&path, source))?;
-        Ok(ready.contains(&relative.manifest))
+        Ok(self.ready(&relative.root).await?.contains(&relative.manifest))
+    }
+
+    /// The manifests of an index, or the only one, of which it has all, under whatever name.
+    async fn ready(&self, root: &Digest) -> Result<Vec<Digest>, EngineError> {
+        let path = format!("/images/{root}/json?manifests=1");
+        let Some(raw) = self.wire.find::<Value>(&path).await? else { return Ok(Vec::new()) };
+        shown::ready(&raw).map_err(|source| self.wire.unreadable(&path, source))
     }
 }
 

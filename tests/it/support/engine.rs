@@ -132,6 +132,15 @@ impl RealEngine {
         ctr::targets(&self.must(&["images", "list"]))
     }
 
+    /// The names of its images.
+    pub fn names(&self) -> Vec<String> {
+        if self.make.is_containerd() {
+            return self.targets().into_iter().map(|(name, _)| name).collect();
+        }
+        let output = self.must(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
+        output.lines().map(str::to_owned).collect()
+    }
+
     /// Gives an image another name.
     pub fn tag(&self, image: &str, name: &str) {
         let arguments: &[&str] = if self.make.is_containerd() { &["images", "tag", "--force"] } else { &["tag"] };
@@ -156,6 +165,21 @@ impl RealEngine {
         let path = path.display().to_string();
         let arguments: &[&str] = if self.make.is_containerd() { &["images", "import", &path] } else { &["load", "--input", &path] };
         self.command(arguments).output().expect("the engine's command line runs")
+    }
+
+    /// Pulls from a registry on the loopback interface with its own command line.
+    pub fn pull(&self, reference: &str) -> Output {
+        let arguments: &[&str] = if self.make.is_docker() { &["pull", "--quiet"] } else { &["pull", "--quiet", "--tls-verify=false"] };
+        self.command(&[arguments, &[reference]].concat()).output().expect("the engine's command line runs")
+    }
+
+    /// Where `skopeo copy` puts an image of this name into it, and what it needs to be told for that.
+    pub fn skopeo_target(&self, name: &str) -> (String, Vec<String>) {
+        if self.make.is_docker() {
+            return (format!("docker-daemon:{name}"), vec!["--dest-daemon-host".to_owned(), self.address()]);
+        }
+        let (data, exec) = (self.folder.path().join("data"), self.folder.path().join("exec"));
+        (format!("containers-storage:[overlay@{}+{}]{name}", data.display(), exec.display()), Vec::new())
     }
 
     /// Runs a command in a container without a network.

@@ -2,7 +2,9 @@
 //!
 //! Every image has a few layers of files and then the odd ones: whiteouts, an opaque directory, links, names longer
 //! than a tar header holds, an empty layer, and its first layer once more. Nothing in it can be run; images that
-//! run come from `fixtures/make-image.py`.
+//! run come from `fixtures/make-image.py`, and small ones from [`plain::Plain`].
+
+pub mod plain;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,6 +42,8 @@ pub enum Compression {
 /// What is to be made.
 #[derive(Debug, Clone)]
 pub struct Recipe {
+    /// Tells this image's files from those of all others.
+    pub seed: &'static str,
     /// How many layers of files there are before the odd ones.
     pub layers: usize,
     /// About how many bytes a layer of files unpacks to.
@@ -61,6 +65,7 @@ pub struct Recipe {
 impl Default for Recipe {
     fn default() -> Recipe {
         Recipe {
+            seed: "",
             layers: 4,
             layer_size: 20_000,
             media: Media::Oci,
@@ -141,7 +146,7 @@ impl Recipe {
         let last = n + 1 == self.layers;
         let revision = if last { self.revision } else { 0 };
         // The second layer holds the same files for every platform, as data packages do.
-        let seed = format!("{n} {revision} {}", if n == 1 { "all".to_owned() } else { platform.to_string() });
+        let seed = format!("{}{n} {revision} {}", self.seed, if n == 1 { "all".to_owned() } else { platform.to_string() });
         let mut noise = Noise::new(&seed);
         let entries: Vec<_> = (0..FILES)
             .map(|i| {

@@ -3,7 +3,19 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use larder::archive::ArchiveError;
+use serde_json::json;
+
 use super::*;
+use crate::support::image::OnePlatform;
+use crate::support::image::plain::Plain;
+
+const NAME: &str = "r.example.com/team/app:v1";
+
+/// An image that prints a greeting.
+fn runnable() -> Made {
+    Plain { layers: vec![Plain::cat(), Plain::files(&[("greeting", b"hello")])], ..Plain::default() }.make()
+}
 
 /// Asks a containerd for images in one of its namespaces.
 async fn in_namespace(socket: &Path, namespace: &str) -> Box<dyn Engine> {
