@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::digest::Digest;
 use crate::engine::Relative;
-use crate::oci::{Document, Image};
+use crate::oci::Image;
 use crate::pin::Pin;
 use crate::store::{Store, StoreError};
 
@@ -14,22 +14,19 @@ const MOST: usize = 8;
 
 /// The relatives that share most bytes with the image, the nearest first; the image itself is one, under whatever name.
 pub(super) fn relatives(store: &Store, image: &Image) -> Result<Vec<Relative>, StoreError> {
-    let sizes: HashMap<&Digest, u64> = image.diff_ids.iter().zip(&image.layers).map(|(id, layer)| (id, layer.size)).collect();
+    let sizes: HashMap<Digest, u64> = image.layers.iter().map(|layer| (layer.digest, layer.size)).collect();
     let shared = |pin: &Pin| {
-        let ids: HashSet<&Digest> = pin.diff_ids.iter().collect();
-        ids.into_iter().filter_map(|id| sizes.get(id)).fold(0_u64, |all, size| all.saturating_add(*size))
+        let layers: BTreeSet<Digest> = pin.layers.iter().map(|layer| layer.digest).collect();
+        layers.iter().filter_map(|layer| sizes.get(layer)).fold(0_u64, |all, size| all.saturating_add(*size))
     };
     let mut pins: Vec<(u64, Pin)> = store.pins()?.into_iter().map(|pin| (shared(&pin), pin)).filter(|(shared, _)| *shared > 0).collect();
     pins.sort_by_key(|(shared, _)| Reverse(*shared));
     let mut seen = HashSet::new();
     let different = pins.into_iter().map(|(_, pin)| pin).filter(|pin| seen.insert(pin.manifest.digest));
-    Ok(different.filter_map(|pin| relative(store, &pin)).take(MOST).collect())
+    Ok(different.map(|pin| relative(&pin)).take(MOST).collect())
 }
 
-/// A relative whose manifest cannot be read tells nothing.
-fn relative(store: &Store, pin: &Pin) -> Option<Relative> {
-    let document = store.document(&pin.manifest.digest).ok()??;
-    let (Document::Manifest(manifest), _) = Document::parse(&document, Some(&pin.manifest.media_type)).ok()? else { return None };
-    let layers: BTreeSet<Digest> = manifest.layers.iter().map(|layer| layer.digest).collect();
-    Some(Relative { root: pin.root.digest, manifest: pin.manifest.digest, image_id: pin.image_id(), layers })
+fn relative(pin: &Pin) -> Relative {
+    let layers: BTreeSet<Digest> = pin.layers.iter().map(|layer| layer.digest).collect();
+    Relative { root: pin.root.digest, manifest: pin.manifest.digest, image_id: pin.image_id(), layers }
 }
