@@ -66,6 +66,8 @@ pub enum Event {
         name: Name,
         /// How many bytes will be sent.
         bytes: u64,
+        /// How many layers are in them.
+        layers: usize,
     },
     /// More bytes were sent to an engine.
     LoadProgress {

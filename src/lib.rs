@@ -16,7 +16,8 @@
 //! ask       Engine       -> held?         ensure, engine: then report, done in milliseconds
 //! plan      Image        -> Plan          plan: what the store lacks
 //! fetch     Plan         -> blobs         pull: stream, hash, compare, sync, name
-//! load      Image        -> the engine    archive, engine: hashed again on the way out
+//! ask       Engine       -> Lacking       plan, engine: which layers it lacks
+//! load      Lacking      -> the engine    archive, engine: hashed again on the way out
 //! prove     Engine, Pin  -> proof         engine::proof
 //! ```
 //!

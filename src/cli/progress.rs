@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use larder::digest::Digest;
@@ -30,6 +31,8 @@ struct State {
 /// A load on its way.
 struct Load {
     bar: ProgressBar,
+    /// How many layers are sent.
+    layers: usize,
     /// Bytes unpacked of each layer that the engine told of, and how many there are.
     unpacked: HashMap<String, (u64, u64)>,
 }
@@ -72,7 +75,7 @@ impl<'a> Progress<'a> {
                 _ => self.screen.note(&format!("resuming {digest} at {} of {}", display::size(resumed), display::size(size))),
             },
             Event::BlobFinished { digest } if self.screen.verbose => self.screen.note(&format!("verified {digest}")),
-            Event::LoadStarted { engine, name, bytes } if !quiet => {
+            Event::LoadStarted { engine, name, bytes, .. } if !quiet => {
                 self.screen.note(&format!("{name}: loading into {engine}, {}", display::size(bytes)));
             }
             other => self.remark(&other),
@@ -131,17 +134,26 @@ impl<'a> Progress<'a> {
                 }
                 self.remark(&event);
             }
-            Event::LoadStarted { engine, bytes, .. } => {
-                let bar = bars.add(
-                    ProgressBar::new(bytes)
-                        .with_style(style("{msg:22} {bar:28} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}")),
-                );
-                let bar = bar.with_message(format!("loading into {engine}"));
-                state.loads.insert(engine, Load { bar, unpacked: HashMap::new() });
+            other => self.draw_load(bars, state, other),
+        }
+    }
+
+    fn draw_load(&self, bars: &MultiProgress, state: &mut State, event: Event) {
+        match event {
+            Event::LoadStarted { engine, bytes, layers, .. } => {
+                state.all.take().iter().for_each(ProgressBar::finish_and_clear);
+                let template = "{msg:30} {bar:28} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}";
+                let bar = bars.add(ProgressBar::new(bytes).with_style(style(template))).with_message(format!("loading into {engine}"));
+                state.loads.insert(engine, Load { bar, layers, unpacked: HashMap::new() });
             }
             Event::LoadProgress { engine, bytes } => state.loads.get(&engine).iter().for_each(|load| load.bar.inc(bytes)),
             Event::LoadSent { engine } => {
-                state.loads.get(&engine).iter().for_each(|load| load.bar.set_message(format!("{engine} unpacks")));
+                if let Some(load) = state.loads.get(&engine) {
+                    // From here on it is the engine that takes time.
+                    load.bar.set_style(style("{msg:30} {elapsed}"));
+                    load.bar.set_message(format!("{engine} unpacks {}", display::count(load.layers, "layer")));
+                    load.bar.enable_steady_tick(Duration::from_millis(100));
+                }
             }
             Event::LoadUnpacking { engine, layer, bytes, of } => {
                 if let Some(load) = state.loads.get_mut(&engine) {
@@ -186,7 +198,7 @@ impl Load {
     fn unpacking(&mut self, engine: &str, layer: String, bytes: u64, of: u64) {
         self.unpacked.insert(layer, (bytes, of));
         let layers = self.unpacked.values().filter(|(bytes, of)| bytes >= of).count();
-        self.bar.set_message(format!("{engine} unpacked {}", display::count(layers, "layer")));
+        self.bar.set_message(format!("{engine} unpacked {layers} of {}", display::count(self.layers, "layer")));
     }
 }
 

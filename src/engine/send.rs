@@ -20,6 +20,7 @@ use crate::archive::{Archive, ArchiveError, Layers, Parts};
 use crate::digest::Digest;
 use crate::event::{Event, Tell};
 use crate::oci::Image;
+use crate::plan::Lacking;
 use crate::reference::Name;
 use crate::store::Store;
 
@@ -65,7 +66,8 @@ pub(super) async fn send(
     let (store, image, name) = (parcel.store.clone(), parcel.image.clone(), form.name.clone());
     let archive = blocking(move || Archive::new(&store, &image, &name, &parts)).await.map_err(Arc::new)?;
     let size = archive.size();
-    tell(Event::LoadStarted { engine: engine.clone(), name: parcel.name.clone(), bytes: size });
+    let layers = Lacking::new(parcel.image, parcel.held).layers.len();
+    tell(Event::LoadStarted { engine: engine.clone(), name: parcel.name.clone(), bytes: size, layers });
     let (taken, progress) = watch::channel(0);
     let cut = Arc::new(OnceLock::new());
     let body = Upload { chunks: parcel.seat.take(archive), size, taken, cut: cut.clone() };

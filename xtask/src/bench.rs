@@ -31,9 +31,9 @@ pub(crate) struct Arguments {
     /// The image: about that of a Kubernetes node, or one tenth of it
     #[arg(long, value_enum, default_value_t = Size::Full)]
     size: Size,
-    /// Only operations whose names contain this text
-    #[arg(long)]
-    only: Option<String>,
+    /// Only operations whose names contain one of these texts
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         return engines::run(&bench, next, arguments);
     }
 
-    let wanted = |name: &str| arguments.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
+    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|text| name.contains(text.as_str()));
     let rounds = usize::from(arguments.rounds);
     let mut outcomes = Vec::new();
     if wanted("start") {

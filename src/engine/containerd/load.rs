@@ -15,6 +15,7 @@ use super::api::{CreateImage, CreateLease, DeleteLease, Descriptor, FieldMask, I
 use super::channel::{Channel, Line, unless};
 use super::content::Carrier;
 use super::labels;
+use super::look;
 use super::unpack::{self, Unpacker};
 use crate::archive;
 use crate::engine::EngineError;
@@ -62,7 +63,8 @@ impl Load<'_> {
         let blobs = self.image.blobs();
         let bytes = to.lacking(&blobs).await?;
         planned.store(bytes, Ordering::Relaxed);
-        (to.tell)(Event::LoadStarted { engine: to.channel.place().kind.to_string(), name: self.name.clone(), bytes });
+        let layers = look::lacking(&to.channel, self.image).await?.layers.len();
+        (to.tell)(Event::LoadStarted { engine: to.channel.place().kind.to_string(), name: self.name.clone(), bytes, layers });
         self.documents(to).await?;
         let (arrived, arrivals) = watch::channel(0);
         let unpacker = Unpacker { channel: to.channel.clone(), snapshotter: &self.shelf.snapshotter, lease: to.lease };

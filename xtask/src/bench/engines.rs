@@ -44,7 +44,7 @@ pub(super) fn run(bench: &Bench, next: &Fixture, arguments: &Arguments) -> Resul
     for image in [&old, &new] {
         bench.must(&["pull", "--engine", "none", &image.reference])?;
     }
-    let wanted = |name: &str| arguments.only.as_ref().is_none_or(|text| name.contains(text.as_str()));
+    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|text| name.contains(text.as_str()));
     let rounds = usize::from(arguments.rounds);
     let mut outcomes = Vec::new();
     for (name, make) in MAKES {
