@@ -73,6 +73,8 @@ fn answer(stream: &UnixStream, image: &Value, taken: &AtomicU64) -> io::Result<(
             taken.fetch_add(body, Ordering::Relaxed);
             (200, json!({ "stream": "Loaded image\n" }).to_string())
         }
+        // It holds nothing of which a layer could be left out.
+        _ if path.contains("/images/json") => (200, "[]".to_owned()),
         _ if path.contains("/json") && taken.load(Ordering::Relaxed) > 0 => (200, image.to_string()),
         _ => (404, json!({ "message": "no such image" }).to_string()),
     };
