@@ -32,8 +32,8 @@ fn a_pull_waits_for_the_disk_as_often_as_it_must_and_no_more() {
         let reference = scene.serve(&made, "demo/app", tag);
         let blobs = scene::blobs(&made, made.platform(PLATFORM)).iter().filter(|blob| there.insert(blob.digest)).count();
         let syncs = syncs(&scene, &reference);
-        // Two for a layer, the file and its name; one for each of the three documents, whose names go with the pin's four: the names of all
-        // blobs, the pin's file, its name, and `index.json`.
-        assert_eq!(syncs, 2 * (blobs - 3) + 3 + 4, "{blobs} blobs");
+        // Two for a layer, the file and its name; one for each of the three documents, whose names go with the pin's three: the names of
+        // all blobs, the pin's file, and its name.
+        assert_eq!(syncs, 2 * (blobs - 3) + 3 + 3, "{blobs} blobs");
     }
 }

@@ -1,6 +1,7 @@
 //! Memory: a control group that allows 128 MiB, and an image with a layer of 10 GB, and one with 4,096 layers.
 //!
-//! Everything that larder does to them is done in the group. Memory has to be the same however large the image is.
+//! Everything that larder does to them is done in the group. Memory has to be the same however large the image is. The large layer is zeros,
+//! and the store is on a btrfs that compresses them: only the memory is to be full.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 use super::table::Outcome;
 use crate::packages;
 use crate::run::{self, Message, Result};
+use crate::support::mount::Mount;
 use crate::support::registry::Registry;
 use crate::support::sink::Sink;
 
@@ -24,14 +26,18 @@ const LIMIT: u64 = 128 << 20;
 /// What larder is to make do with, in KiB.
 const ENOUGH: u64 = 64 << 10;
 
+/// How large the disk says to be, in MiB.
+const DISK: u64 = 16 << 10;
+
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 pub(super) fn run(bounded: bool) -> Result<Outcome> {
     packages::require(&[packages::PEERS])?;
-    // On the disk that the project is on: memory is what is measured.
     let folder = tempfile::Builder::new().prefix("memory-").tempdir_in(run::root().join("target"))?;
+    let disk = Mount::made("btrfs", &["-q"], DISK, &folder.path().join("disk"), &folder.path().join("store"));
+    disk.remount("compress=zstd:1");
     let bench = Bench { program: run::build_larder(true)?, group: Group::new(LIMIT)?, registry: Registry::start(), folder };
     let mut outcome = Outcome {
         title: "larder in a control group of 128 MiB",
@@ -42,6 +48,7 @@ pub(super) fn run(bounded: bool) -> Result<Outcome> {
     let (gigabytes, layers) = if bounded { (1, 512) } else { (10, 4096) };
     bench.image(&format!("one layer of {gigabytes} GB"), &bench.large(gigabytes)?, &mut outcome)?;
     bench.image(&format!("{layers} layers"), &bench.many(layers)?, &mut outcome)?;
+    drop(disk);
     Ok(outcome)
 }
 
