@@ -56,6 +56,7 @@ pub mod digest;
 pub mod engine;
 pub mod ensure;
 pub mod event;
+pub mod examine;
 mod json;
 pub mod oci;
 pub mod pin;

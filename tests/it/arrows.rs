@@ -16,6 +16,7 @@ const PLAN: &[(&str, &[&str])] = &[
     ("event", &["digest", "reference"]),
     ("pin", &["digest", "oci", "reference"]),
     ("store", &["digest", "json", "oci", "pin", "reference"]),
+    ("examine", &["digest", "oci", "store"]),
     ("plan", &["digest", "oci", "store"]),
     ("upstream", &["digest", "event", "json", "oci", "reference"]),
     ("archive", &["digest", "oci", "reference", "store"]),
