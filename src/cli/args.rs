@@ -124,8 +124,8 @@ pub(crate) struct Engines {
     /// Namespace of containerd: k8s.io for Kubernetes, moby for docker's own [default: default; that of k3s or docker on their sockets]
     #[arg(long, value_name = "NAME", env = "CONTAINERD_NAMESPACE", hide_env_values = true)]
     pub(crate) namespace: Option<String>,
-    /// Seconds to wait for an engine's answer; a load itself has no limit
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    /// Seconds to wait for an engine's answer. A load may take longer, as long as the engine says that it lives
+    #[arg(long, visible_alias = "timeout", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub(crate) engine_timeout: u64,
 }
 

@@ -1,6 +1,6 @@
 //! `engines`: what is there, how it was found, and why one cannot be used.
 
-use larder::engine::{self, Candidate};
+use larder::engine::{self, Candidate, EngineError};
 use serde_json::json;
 
 use super::display;
@@ -10,14 +10,25 @@ use super::session::{self, Session};
 pub(crate) async fn engines(session: &Session<'_>) -> Result<Exit, Failure> {
     let candidates = engine::survey(&session.environment(session::SHORT)).await;
     let mut usable = false;
+    let mut nowhere = Vec::new();
     for candidate in &candidates {
         usable |= candidate.answer.is_ok();
+        // On most machines most of the places are empty: people are told so once, scripts of each.
+        if session.screen.table() && candidate.usual && candidate.answer.as_ref().is_err_and(EngineError::nothing_there) {
+            nowhere.push(candidate.address.as_str());
+            continue;
+        }
         one(session, candidate).await;
+    }
+    if !nowhere.is_empty() {
+        session.screen.note(&format!("nothing at the usual places {}", nowhere.join(", ")));
     }
     if usable {
         return Ok(Exit::Done);
     }
-    session.screen.note("no engine answered; `larder pull` works without one");
+    session
+        .screen
+        .note("no engine answered; start docker or podman, or set DOCKER_HOST or CONTAINER_HOST; `larder pull` works without one");
     Ok(Exit::Engine)
 }
 
@@ -45,11 +56,12 @@ async fn one(session: &Session<'_>, candidate: &Candidate) {
         Err(error) => {
             let failure = Failure::from(error);
             let text = format!(
-                "{}: cannot be used\n  address:     {}\n  found by:    {}\n  why:         {}",
+                "{}: cannot be used\n  address:     {}\n  found by:    {}\n  why:         {}{}",
                 candidate.kind,
                 candidate.address,
                 candidate.found_by,
-                failure.in_one_line()
+                failure.in_one_line(),
+                failure.hint.as_ref().map(|hint| format!("\n  hint:        {hint}")).unwrap_or_default()
             );
             let json = display::merged(place, json!({ "status": "unusable", "error": failure.json() }));
             if !session.screen.quiet() {

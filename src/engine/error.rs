@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Kind, Place};
+use super::{Ended, Kind, Place};
 use crate::archive::ArchiveError;
 use crate::digest::Digest;
 use crate::reference::Name;
@@ -28,6 +28,14 @@ pub enum EngineError {
         place: Place,
         /// Why: no such file, refused, permission denied.
         source: io::Error,
+    },
+    /// The program that leads to the engine could not be started, or ended before its time.
+    #[error("{place} cannot be reached: {source}")]
+    Tunnel {
+        /// Where.
+        place: Place,
+        /// Which program, how it ended and what it said.
+        source: Ended,
     },
     /// No answer came in time.
     #[error("{place} did not answer {request} within {} s", after.as_secs_f32())]
@@ -163,7 +171,7 @@ pub enum EngineError {
         setting: String,
         /// What was written.
         address: String,
-        /// `ssh`, `TLS`.
+        /// `a named pipe`.
         transport: &'static str,
     },
     /// The docker context that was named does not exist.
@@ -176,6 +184,16 @@ pub enum EngineError {
         /// The file that would describe it.
         path: PathBuf,
     },
+    /// The podman connection that was named does not exist.
+    #[error("there is no podman connection `{connection}`, and {setting} names it")]
+    NoConnection {
+        /// Its name.
+        connection: String,
+        /// Where it was named.
+        setting: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
     /// A file with settings could not be opened.
     #[error("cannot read {}", path.display())]
     Settings {
@@ -183,6 +201,14 @@ pub enum EngineError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// A file with podman's settings is not what it should be.
+    #[error("cannot make sense of {}", path.display())]
+    BadToml {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<toml::de::Error>,
     },
     /// A file with settings is not what it should be.
     #[error("cannot make sense of {}", path.display())]
@@ -195,6 +221,11 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether there simply is no socket at the place.
+    pub fn nothing_there(&self) -> bool {
+        matches!(self, EngineError::Unreachable { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// The blob that turned out damaged on its way out, if that ended the load. It was set aside.
     pub fn damaged(&self) -> Option<Digest> {
         match self {

@@ -2,7 +2,8 @@
 //!
 //! Owns finding them, asking what they hold and sending them images. Always true: nothing that an engine says
 //! about a load counts as proof; what counts is what it shows under the name afterwards ([`proof`]). Engines are
-//! reached through their own sockets alone, never through their command lines, and never through a network that nobody named.
+//! asked over their sockets, never through their command lines, and never over a network that nobody named; where a setting says `ssh://`, the
+//! system's ssh leads to the socket.
 //!
 //! Which image goes where is the main line's affair; what an archive looks like is [`crate::archive`]'s.
 
@@ -12,10 +13,12 @@ mod docker;
 mod error;
 mod has;
 mod podman;
+mod process;
 pub mod proof;
 mod reading;
 mod send;
 mod shown;
+mod tls;
 mod wire;
 
 use std::fmt;
@@ -25,6 +28,7 @@ use std::pin::Pin as Pinned;
 pub use discover::Environment;
 pub use error::EngineError;
 pub use has::Relative;
+pub use process::Ended;
 pub use reading::Seat;
 pub use send::Parcel;
 pub use shown::{IdOf, Shown};
@@ -127,6 +131,8 @@ pub struct Candidate {
     pub address: String,
     /// The setting that names it, or `the usual place`.
     pub found_by: String,
+    /// Whether nobody named it: an engine may be there or not.
+    pub usual: bool,
     /// The engine, or why it cannot be used.
     pub answer: Result<Box<dyn Engine>, EngineError>,
 }
@@ -154,7 +160,7 @@ pub async fn connect(choice: &Choice, environment: &Environment) -> Result<Box<d
 /// Connects to every engine that answers, wherever settings and habit name one.
 pub async fn connect_all(environment: &Environment) -> Result<Vec<Box<dyn Engine>>, EngineError> {
     let (mut engines, mut asked) = (Vec::<Box<dyn Engine>>::new(), Vec::new());
-    for Candidate { kind, address, found_by, answer } in survey(environment).await {
+    for Candidate { kind, address, found_by, answer, .. } in survey(environment).await {
         match answer {
             Ok(engine) => engines.push(engine),
             Err(why) => asked.push((Place { kind, address, found_by }, why)),
@@ -173,7 +179,7 @@ pub async fn survey(environment: &Environment) -> Vec<Candidate> {
     places.retain(|found| seen.insert(found.place.address.clone()));
     let asked = places.into_iter().map(async |found| {
         let Place { kind, address, found_by } = found.place.clone();
-        Candidate { kind, address, found_by, answer: open(found, environment).await }
+        Candidate { kind, address, found_by, usual: !found.set, answer: open(found, environment).await }
     });
     futures_util::future::join_all(asked).await
 }

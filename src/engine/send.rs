@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use hyper::Method;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -71,17 +72,16 @@ pub(super) async fn send(
     let (taken, progress) = watch::channel(0);
     let cut = Arc::new(OnceLock::new());
     let body = Upload { chunks: parcel.seat.take(archive), size, taken, cut: cut.clone() };
-    let sent = watched(wire.upload(path, body, hear), progress, size, (&engine, tell)).await;
+    let sent = watched(wire.upload(path, body, progress.clone(), hear), progress, size, (&engine, tell)).await;
     match (cut.get(), sent) {
         (Some(error), _) => Err(Arc::clone(error).into()),
         (None, (Ok(reply), _)) => Ok((reply, size)),
         (None, (Err(failure), sent)) => Err(match failure {
-            Failure::Connecting(source) => wire.unreachable(source),
-            Failure::Talking(source) => {
+            Failure::Talking(source) if Failure::ended_in(&source).is_none() => {
                 let source = source.into();
                 EngineError::LoadBroken { place: wire.place.clone(), name: parcel.name.clone(), sent, size, source }
             }
-            Failure::TooLong => wire.too_long(path),
+            other => wire.failed(&Method::POST, path, other),
         }),
     }
 }

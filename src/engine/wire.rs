@@ -3,6 +3,8 @@
 //! Owns connections, time limits and the size of answers. Always true: a small question is answered within the time limit or fails; an
 //! upload may take any time, but never outlives its connection. What is asked, and what an answer means, is not known here.
 
+use std::error::Error;
+use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -17,8 +19,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
 
 use super::discover::Address;
+use super::process::{Ended, Tunnel};
+use super::tls;
 use super::{EngineError, Place};
 
 /// The longest answer that is read: larger than the config of any image.
@@ -59,6 +64,8 @@ pub(super) enum Failure {
     Connecting(io::Error),
     Talking(hyper::Error),
     TooLong,
+    /// Nothing moved any more, and it did not answer when it was asked whether it lives.
+    Silent(EngineError),
 }
 
 impl Wire {
@@ -103,34 +110,64 @@ impl Wire {
             let request = self.request(method.clone(), path, Empty::<Bytes>::new());
             self.exchange(request, &mut |_| Line::Kept).await
         };
-        let place = self.place.clone();
-        let request = shown(&method, path);
         match tokio::time::timeout(self.limit, asked).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(Failure::Connecting(source))) => Err(EngineError::Unreachable { place, source }),
-            Ok(Err(Failure::Talking(source))) => Err(EngineError::Broken { place, request, source: source.into() }),
-            Ok(Err(Failure::TooLong)) => Err(EngineError::TooLong { place, request, limit: ANSWER_LIMIT }),
-            Err(_) => Err(EngineError::TimedOut { place, request, after: self.limit }),
+            Ok(done) => done.map_err(|failure| self.failed(&method, path, failure)),
+            Err(_) => Err(EngineError::TimedOut { place: self.place.clone(), request: shown(&method, path), after: self.limit }),
         }
     }
 
-    /// Sends a body of known length and returns what the engine answers, whenever that is, without the lines that `hear` dropped.
-    pub(super) async fn upload<B>(&self, path: &str, body: B, hear: &mut Hear<'_>) -> Result<Reply, Failure>
+    /// What a failure is an error of.
+    pub(super) fn failed(&self, method: &Method, path: &str, failure: Failure) -> EngineError {
+        let (place, request) = (self.place.clone(), shown(method, path));
+        if let Some(source) = failure.ended() {
+            return EngineError::Tunnel { place, source };
+        }
+        match failure {
+            Failure::Connecting(source) => EngineError::Unreachable { place, source },
+            Failure::Talking(source) => EngineError::Broken { place, request, source: source.into() },
+            Failure::TooLong => EngineError::TooLong { place, request, limit: ANSWER_LIMIT },
+            Failure::Silent(error) => error,
+        }
+    }
+
+    /// Waits for work that may take any time, as long as the engine lives: whenever nothing `moved` for as long as a small answer may take, it is
+    /// asked for one.
+    async fn while_alive<T>(&self, mut moved: watch::Receiver<u64>, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let mut work = pin!(work);
+        loop {
+            let still = async {
+                loop {
+                    match tokio::time::timeout(self.limit, moved.changed()).await {
+                        Ok(Ok(())) => {}
+                        // Whoever moves it is gone when all was sent.
+                        Ok(Err(_)) => return tokio::time::sleep(self.limit).await,
+                        Err(_) => return,
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = still => {}
+            }
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                pong = self.get("/_ping") => pong.map_err(Failure::Silent)?,
+            };
+        }
+    }
+
+    /// Sends a body of known length and returns what the engine answers, whenever that is as long as it lives, without the lines that
+    /// `hear` dropped.
+    pub(super) async fn upload<B>(&self, path: &str, body: B, moved: watch::Receiver<u64>, hear: &mut Hear<'_>) -> Result<Reply, Failure>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::error::Error + Send + Sync,
     {
         let mut request = self.request(Method::POST, path, body);
         request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-tar"));
-        self.exchange(request, hear).await
-    }
-
-    pub(super) fn too_long(&self, path: &str) -> EngineError {
-        EngineError::TooLong { place: self.place.clone(), request: shown(&Method::POST, path), limit: ANSWER_LIMIT }
-    }
-
-    pub(super) fn unreachable(&self, source: io::Error) -> EngineError {
-        EngineError::Unreachable { place: self.place.clone(), source }
+        self.while_alive(moved, self.exchange(request, hear)).await
     }
 
     pub(super) fn unreadable(&self, path: &str, source: serde_json::Error) -> EngineError {
@@ -143,9 +180,9 @@ impl Wire {
 
     fn request<B: Body>(&self, method: Method, path: &str, body: B) -> Request<B> {
         let host = match &self.address {
-            Address::Unix(_) => "localhost".to_owned(),
-            Address::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
-            Address::Tcp(host, port) => format!("{host}:{port}"),
+            Address::Unix(_) | Address::Ssh(_) => "localhost".to_owned(),
+            Address::Tcp(host, port) | Address::Tls(host, port, _) if host.contains(':') => format!("[{host}]:{port}"),
+            Address::Tcp(host, port) | Address::Tls(host, port, _) => format!("{host}:{port}"),
         };
         let request = Request::builder().method(method).uri(path).header(header::HOST, host);
         let request = request.header(header::USER_AGENT, concat!("larder/", env!("CARGO_PKG_VERSION"))).body(body);
@@ -157,26 +194,33 @@ impl Wire {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::error::Error + Send + Sync,
     {
+        talk(self.connect().await?, request, |response| collect(response, hear)).await
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Socket>, Failure> {
         let connecting = async {
             Ok(match &self.address {
                 Address::Unix(path) => Box::new(UnixStream::connect(path).await?) as Box<dyn Socket>,
                 Address::Tcp(host, port) => Box::new(TcpStream::connect((host.as_str(), *port)).await?),
+                Address::Tls(host, port, tls) => Box::new(tls::connect(host, *port, tls).await?),
+                Address::Ssh(ssh) => Box::new(Tunnel::start("ssh", &ssh.arguments(self.limit.as_secs())).map_err(io::Error::other)?),
             })
         };
         let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-        let socket = tokio::time::timeout(self.limit, connecting).await.map_err(late).flatten().map_err(Failure::Connecting)?;
-        talk(socket, request, hear).await
+        tokio::time::timeout(self.limit, connecting).await.map_err(late).flatten().map_err(Failure::Connecting)
     }
 }
 
-async fn talk<B>(socket: Box<dyn Socket>, request: Request<B>, hear: &mut Hear<'_>) -> Result<Reply, Failure>
+/// Sends a request and reads what comes back as `read` does it.
+async fn talk<B, T, F>(socket: Box<dyn Socket>, request: Request<B>, read: impl FnOnce(Response<Incoming>) -> F) -> Result<T, Failure>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync,
+    F: Future<Output = Result<T, Failure>>,
 {
     let io = TokioIo::new(Patient { socket, broken: false });
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(Failure::Talking)?;
-    let mut answered = pin!(async move { collect(sender.send_request(request).await.map_err(Failure::Talking)?, hear).await });
+    let mut answered = pin!(async move { read(sender.send_request(request).await.map_err(Failure::Talking)?).await });
     tokio::select! {
         biased;
         reply = &mut answered => return reply,
@@ -184,6 +228,30 @@ where
         _ = connection => {}
     }
     answered.await
+}
+
+impl Failure {
+    /// The end of the program that led to the engine, if that is what it was.
+    fn ended(&self) -> Option<Ended> {
+        match self {
+            Failure::Connecting(source) => Failure::ended_in(source),
+            Failure::Talking(source) => Failure::ended_in(source),
+            Failure::TooLong | Failure::Silent(_) => None,
+        }
+    }
+
+    /// The same, among the causes of an error.
+    pub(super) fn ended_in(error: &(dyn Error + 'static)) -> Option<Ended> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
+            if let Some(ended) = [Some(error), inner].into_iter().flatten().find_map(|error| error.downcast_ref::<Ended>()) {
+                return Some(ended.clone());
+            }
+            cause = error.source();
+        }
+        None
+    }
 }
 
 impl Reply {
@@ -354,7 +422,10 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_read_though_writing_failed() {
         let request = Request::post("/").body(Full::new(Bytes::from(vec![0; 1 << 20]))).unwrap();
-        let reply = talk(Box::new(GivesUp { written: 0, reads: 0 }), request, &mut |_| Line::Kept).await.unwrap();
+        let reply =
+            talk(Box::new(GivesUp { written: 0, reads: 0 }), request, async |response| collect(response, &mut |_| Line::Kept).await)
+                .await
+                .unwrap();
         assert_eq!((reply.status.as_u16(), reply.words().as_str()), (500, "no room"));
     }
 

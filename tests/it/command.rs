@@ -1,5 +1,7 @@
 //! The command's words: wrong input, empty places, help.
 
+use std::os::unix::net::UnixListener;
+
 use crate::support::sandbox::Sandbox;
 
 #[test]
@@ -66,6 +68,27 @@ fn without_an_engine_every_place_is_named() {
     assert!(output.stderr.contains("/no.sock (DOCKER_HOST)") && output.stderr.contains("No such file"), "{output}");
     let engines = sandbox.run(["engines"]).expect(5);
     assert!(engines.stderr.contains("no engine answered") && engines.stdout.matches("cannot be used").count() >= 2, "{engines}");
+}
+
+#[test]
+fn an_engine_that_cannot_be_asked_is_told_from_one_that_is_not_there() {
+    let mut sandbox = Sandbox::new();
+    let socket = sandbox.path().join("a.sock");
+    sandbox.set("DOCKER_HOST", format!("unix://{}", socket.display()));
+    let says = |code: &str, texts: &[&str]| {
+        let output = sandbox.run(["ensure", "--json", "--engine", "docker", "--timeout", "1", "redis:7"]).expect(5);
+        assert_eq!(output.one_json()["error"]["code"], code, "{output}");
+        for text in texts.iter().chain(&["error: docker did not answer", "a.sock (DOCKER_HOST)"]) {
+            assert!(output.stderr.contains(text), "no `{text}` in\n{output}");
+        }
+    };
+    says("unreachable", &["No such file or directory", "hint: see whether docker runs there"]);
+    drop(UnixListener::bind(&socket).unwrap());
+    says("unreachable", &["Connection refused", "hint: its socket is a leftover: see whether docker runs there"]);
+    std::fs::remove_file(&socket).unwrap();
+    // It is there, lets everybody in, and says nothing.
+    let _silent = UnixListener::bind(&socket).unwrap();
+    says("timed-out", &["asked:  GET /_ping", "waited: 1 s", "hint: see whether it hangs, or wait longer with --engine-timeout"]);
 }
 
 #[test]

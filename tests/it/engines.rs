@@ -160,7 +160,7 @@ async fn when_nobody_answers_every_place_is_named() {
     let environment = Environment { root: folder.path().into(), home: Some(folder.path().into()), timeout: SOON, ..Environment::default() };
     let Err(EngineError::NoneAnswered { asked }) = engine::connect(&Choice::Auto, &environment).await else { panic!("somebody answered") };
     let kinds: Vec<_> = asked.iter().map(|(place, _)| place.kind).collect();
-    let (docker, podman, containerd) = ([Kind::Docker; 4], [Kind::Podman; 2], [Kind::Containerd; 4]);
+    let (docker, podman, containerd) = ([Kind::Docker; 8], [Kind::Podman; 3], [Kind::Containerd; 4]);
     assert_eq!(kinds, [&docker[..], &podman, &containerd].concat());
     assert!(asked.iter().all(|(place, why)| place.found_by == "the usual place" && matches!(why, EngineError::Unreachable { .. })));
     assert_eq!(engine::survey(&environment).await.len(), asked.len());

@@ -18,8 +18,15 @@ pub(crate) const ENGINES: &[(&str, &str)] = &[
 /// What brings the engines of other Debian releases.
 pub(crate) const RELEASES: &[(&str, &str)] = &[("debootstrap", "debootstrap")];
 
-/// Programs that read and write images besides the engines.
-pub(crate) const OTHERS: &[(&str, &str)] = &[("skopeo", "skopeo"), ("umoci", "umoci"), ("strace", "strace")];
+/// Programs that read and write images besides the engines, and those that lead to engines.
+pub(crate) const OTHERS: &[(&str, &str)] = &[
+    ("skopeo", "skopeo"),
+    ("umoci", "umoci"),
+    ("strace", "strace"),
+    ("openssl", "openssl"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
+];
 
 /// What makes file systems, cuts their power and makes them unchangeable.
 pub(crate) const FAULTS: &[(&str, &str)] = &[

@@ -15,16 +15,28 @@ impl From<&EngineError> for Failure {
         match error {
             EngineError::NoneAnswered { asked } => {
                 let failure = Failure::new(Exit::Engine, "no-engine", "no engine answered");
-                let failure = asked.iter().fold(failure, |failure, (place, why)| {
+                let (empty, silent): (Vec<_>, Vec<_>) = asked.iter().partition(|(_, why)| why.nothing_there());
+                let failure = silent.iter().fold(failure, |failure, (place, why)| {
                     failure.with("asked", format!("{} at {} ({}): {}", place.kind, place.address, place.found_by, reason(why)))
                 });
+                let empty: Vec<&str> = empty.iter().map(|(place, _)| place.address.as_str()).collect();
+                let failure = if empty.is_empty() { failure } else { failure.with("nothing at", empty.join(", ")) };
                 failure.hint(
                     "start docker, podman or containerd, or set DOCKER_HOST, CONTAINER_HOST or CONTAINERD_ADDRESS; \
                      `larder pull` works without an engine",
                 )
             }
             EngineError::Unreachable { place, source } => {
-                not_answered("unreachable", place).with("it said", source).hint(reach(place, source.kind()))
+                let hint = tls_in(source).map_or_else(|| reach(place, source.kind()), str::to_owned);
+                not_answered("unreachable", place).with("it said", source).hint(hint)
+            }
+            EngineError::Tunnel { place, source } => {
+                let failure = not_answered("tunnel", place).with("ran", &source.command).with("which", &source.how);
+                let failure = source.said.iter().fold(failure, |failure, said| failure.with("it said", said));
+                failure.hint(lead(&source.how, source.said.as_deref().unwrap_or_default()))
+            }
+            EngineError::Broken { source, .. } if tls_in(source.as_ref()).is_some() => {
+                refused("engine").because(error).hint(tls_in(source.as_ref()).unwrap_or_default())
             }
             EngineError::TimedOut { place, request, after } => not_answered("timed-out", place)
                 .with("asked", request)
@@ -70,8 +82,39 @@ impl From<&EngineError> for Failure {
             EngineError::NoContext { path, .. } => {
                 refused("no-context").with("looked in", path.display()).hint("`docker context ls` shows what there is")
             }
+            EngineError::NoConnection { known, .. } => {
+                refused("no-connection").with("there is", if known.is_empty() { "none".to_owned() } else { known.join(", ") })
+            }
             _ => refused("engine").because(error),
         }
+    }
+}
+
+/// What to do where TLS is what failed.
+fn tls_in(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        if error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return Some("see whether these are the engine's certificates: those in DOCKER_CERT_PATH, or of the docker context");
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What to do where the program that leads to an engine ended.
+fn lead(how: &str, said: &str) -> &'static str {
+    if how.starts_with("cannot be started") {
+        "install OpenSSH's client"
+    } else if said.contains("Host key verification failed") {
+        "connect to the host once with ssh yourself, and see whether its key is the right one"
+    } else if said.contains("Permission denied") {
+        "see whether ssh logs in there without asking: it needs a key, perhaps one from an agent"
+    } else if said.contains("not found") {
+        "see whether the engine's command line is installed there, on the PATH that ssh gives"
+    } else {
+        "run that command by hand to see what is wrong"
     }
 }
 
@@ -93,6 +136,7 @@ fn reach(place: &Place, kind: ErrorKind) -> String {
         (ErrorKind::PermissionDenied, Kind::Docker) => "join the group `docker`, or run it as root, or choose `--engine podman`".to_owned(),
         (ErrorKind::PermissionDenied, Kind::Containerd) => "run it as root: whoever can use containerd's socket is root there".to_owned(),
         (ErrorKind::PermissionDenied, _) => "run it as the user whose engine it is, or as root".to_owned(),
+        (ErrorKind::ConnectionRefused, _) => format!("its socket is a leftover: see whether {} runs there", place.kind),
         (_, Kind::Containerd) => "see whether containerd runs there, or set CONTAINERD_ADDRESS to its socket".to_owned(),
         (_, Kind::Podman) => "start it with `podman system service` or `systemctl start podman.socket`".to_owned(),
         _ => format!("see whether {} runs there", place.kind),

@@ -29,7 +29,7 @@ use tonic::client::{Grpc, GrpcService};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Status, Streaming};
 
-use super::api::{Call, Piece, ReadContent, WriteContent};
+use super::api::{Call, GetVersion, Piece, ReadContent, WriteContent};
 use super::codec::Encoded;
 use crate::engine::{EngineError, Place, wire};
 
@@ -89,6 +89,16 @@ impl Channel {
     /// The same connection; what is made by calls on it is kept by this lease, and they may take any time.
     pub(super) fn leased(&self, lease: MetadataValue<Ascii>) -> Channel {
         Channel { lease: Some(lease), limit: None, ..self.clone() }
+    }
+
+    /// Waits until nobody answers any more: asks again and again, as long as a small answer may take between.
+    pub(super) async fn silence(&self) -> EngineError {
+        loop {
+            tokio::time::sleep(self.limit.unwrap_or(Duration::from_secs(30))).await;
+            if let Err(error) = self.call(GetVersion {}).await {
+                return error;
+            }
+        }
     }
 
     /// Calls a method that gives one answer.

@@ -46,7 +46,11 @@ impl Load<'_> {
         let leased = channel.leased(lease.parse().map_err(|e| channel.unreadable::<CreateLease>(e))?);
         let carrier = Carrier { store: self.store, channel: leased, lease: &lease, tell, sent: AtomicU64::new(0) };
         let planned = AtomicU64::new(0);
-        let done = self.bring(&carrier, &planned).await;
+        let done = tokio::select! {
+            biased;
+            done = self.bring(&carrier, &planned) => done,
+            silent = channel.silence() => Err(silent),
+        };
         // What is named needs it no more, and what is not named is not wanted. One that cannot be deleted now ends by itself.
         let _ = channel.call(DeleteLease { id: lease.clone(), sync: done.is_err() }).await;
         let sent = carrier.sent.into_inner();

@@ -42,6 +42,8 @@ pub enum Make {
 /// An engine that nothing else uses.
 pub struct RealEngine {
     make: Make,
+    /// What its daemon is told besides.
+    more: Vec<String>,
     process: Process,
     folder: TempDir,
 }
@@ -49,6 +51,12 @@ pub struct RealEngine {
 impl RealEngine {
     /// Starts an engine and waits until it answers.
     pub fn start(make: Make) -> RealEngine {
+        RealEngine::start_with(make, &[])
+    }
+
+    /// Starts a docker that is told more.
+    pub fn start_with(make: Make, more: &[&str]) -> RealEngine {
+        let more: Vec<String> = more.iter().map(|&argument| argument.to_owned()).collect();
         // In lower case: podman makes a name of the path of a layout.
         let name = format!("engine{:016x}", RandomState::new().hash_one(0));
         let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("a temporary folder can be made");
@@ -60,8 +68,8 @@ impl RealEngine {
         let containerd = matches!(make, Make::DockerWithContainerdOf(_));
         let config = serde_json::json!({ "features": { "containerd-snapshotter": containerd } });
         fs::write(folder.path().join("daemon.json"), config.to_string()).expect("a new folder can be written");
-        let process = serve(make, folder.path());
-        RealEngine { make, process, folder }
+        let process = serve(make, folder.path(), &more);
+        RealEngine { make, more, process, folder }
     }
 
     /// Which engine it is.
@@ -98,7 +106,7 @@ impl RealEngine {
     /// Starts it again on the files it left.
     pub fn restart(&mut self) {
         self.process.end(self.folder.path());
-        self.process = serve(self.make, self.folder.path());
+        self.process = serve(self.make, self.folder.path(), &self.more);
     }
 
     /// What its own command line shows of the image with this name, in a form of [Go's templates](https://pkg.go.dev/text/template).
@@ -281,7 +289,7 @@ fn socket(folder: &Path) -> PathBuf {
     folder.join("engine.sock")
 }
 
-fn serve(make: Make, folder: &Path) -> Process {
+fn serve(make: Make, folder: &Path, more: &[String]) -> Process {
     let socket = socket(folder);
     // A killed engine leaves its socket and pid file, and dockerd minds the second.
     let _ = fs::remove_file(&socket);
@@ -290,6 +298,7 @@ fn serve(make: Make, folder: &Path) -> Process {
         return Process::start(ctr::serve(make, folder), &folder.join("log"), || ctr::answers(make, folder));
     }
     let mut command = if make.is_docker() { dockerd(make, folder) } else { podman(make, folder) };
+    command.args(more);
     if make.is_podman() {
         command.args(["system", "service", "--time=0", &format!("unix://{}", socket.display())]);
     }
@@ -393,13 +402,13 @@ impl Drop for RealRegistry {
 }
 
 /// A program that serves, and whatever it starts.
-struct Process {
+pub(super) struct Process {
     child: Child,
     group: Pid,
 }
 
 impl Process {
-    fn start(mut command: Command, log: &Path, answers: impl Fn() -> Option<()>) -> Process {
+    pub(super) fn start(mut command: Command, log: &Path, answers: impl Fn() -> Option<()>) -> Process {
         let out = fs::File::options().create(true).append(true).open(log).expect("a log can be written");
         let err = out.try_clone().expect("a file can be written by two");
         let name = command.get_program().display().to_string();
@@ -432,7 +441,7 @@ impl Process {
     }
 
     /// Ends it in peace if it can, and takes away what it left but for its files.
-    fn end(&mut self, folder: &Path) {
+    pub(super) fn end(&mut self, folder: &Path) {
         self.signal(Signal::CONT);
         self.signal(Signal::TERM);
         if !wait_until(|| self.child.try_wait().expect("a child can be waited for").is_some()) {

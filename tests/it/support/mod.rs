@@ -8,6 +8,7 @@ pub mod registry;
 pub mod sandbox;
 pub mod scene;
 pub mod sink;
+pub mod ssh;
 
 /// Runs a program to its end; what it prints. It has to succeed.
 pub fn run(command: &mut std::process::Command) -> String {

@@ -10,7 +10,10 @@ mod names;
 mod partial;
 mod running;
 mod several;
+mod stopped;
+mod ways;
 
+use std::path::PathBuf;
 use std::pin::Pin as Pinned;
 use std::sync::Mutex;
 
@@ -98,6 +101,35 @@ macro_rules! on_every_engine {
     };
 }
 on_every_engine!(identities, names, partial, running, faults);
+
+/// Tests that need an engine of their own, on every make.
+macro_rules! alone_on_every_engine {
+    ($($test:ident),* $(,)?) => {
+        alone_on_every_engine!(@docker Make::Docker, $($test),*);
+        alone_on_every_engine!(@podman Make::Podman, $($test),*);
+        alone_on_every_engine!(@containerd Make::Containerd, $($test),*);
+        alone_on_every_engine!(@trixie_docker Make::DockerOf("trixie"), $($test),*);
+        alone_on_every_engine!(@trixie_docker_with_containerd Make::DockerWithContainerdOf("trixie"), $($test),*);
+        alone_on_every_engine!(@trixie_podman Make::PodmanOf("trixie"), $($test),*);
+        alone_on_every_engine!(@trixie_containerd Make::ContainerdOf("trixie"), $($test),*);
+        alone_on_every_engine!(@sid_docker Make::DockerOf("sid"), $($test),*);
+        alone_on_every_engine!(@sid_docker_with_containerd Make::DockerWithContainerdOf("sid"), $($test),*);
+        alone_on_every_engine!(@sid_podman Make::PodmanOf("sid"), $($test),*);
+        alone_on_every_engine!(@sid_containerd Make::ContainerdOf("sid"), $($test),*);
+    };
+    (@$engine:ident $make:expr, $($test:ident),*) => {
+        mod $engine {
+            use super::*;
+            $(#[tokio::test]
+            async fn $test() {
+                if !left_out($make) {
+                    super::$test($make).await;
+                }
+            })*
+        }
+    };
+}
+use alone_on_every_engine;
 
 /// An engine and a store, which the cases of a table share.
 struct Ground {

@@ -3,13 +3,16 @@
 //! Owns the rules of precedence. Always true: an address that somebody set is the only one for its engine, whether it works
 //! or not; nothing is read from the process's environment. Whether anybody answers is not asked here.
 
+mod address;
+mod connections;
+mod contexts;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::{Choice, EngineError, Kind, Place};
-use crate::digest::Digest;
+use address::Beside;
+pub(super) use address::{Address, Dialer, Tls};
 
 /// What people's settings say, read once by the caller.
 #[derive(Debug, Clone)]
@@ -20,10 +23,22 @@ pub struct Environment {
     pub docker_context: Option<String>,
     /// `DOCKER_CONFIG`: the folder of docker's settings; else `~/.docker`.
     pub docker_config: Option<PathBuf>,
-    /// Whether `DOCKER_TLS_VERIFY` or `DOCKER_TLS` is set to anything but nothing.
+    /// Whether `DOCKER_TLS` is set to anything but nothing.
     pub docker_tls: bool,
+    /// Whether `DOCKER_TLS_VERIFY` is set to anything but nothing.
+    pub docker_tls_verify: bool,
+    /// `DOCKER_CERT_PATH`: the folder of the certificates for TLS; else docker's settings folder.
+    pub docker_cert_path: Option<PathBuf>,
     /// `CONTAINER_HOST`.
     pub container_host: Option<String>,
+    /// `CONTAINER_CONNECTION`: the name of a connection of podman's.
+    pub container_connection: Option<String>,
+    /// `CONTAINER_SSHKEY`: the key for `CONTAINER_HOST` and for connections.
+    pub container_sshkey: Option<PathBuf>,
+    /// `CONTAINERS_CONF`: the only settings file of podman's.
+    pub containers_conf: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`; else `~/.config`.
+    pub xdg_config_home: Option<PathBuf>,
     /// `CONTAINERD_ADDRESS`: a path, or `unix://` and a path.
     pub containerd_address: Option<String>,
     /// `CONTAINERD_NAMESPACE`, or what stands in its place; else the one that is usual for the socket.
@@ -50,7 +65,13 @@ impl Default for Environment {
             docker_context: None,
             docker_config: None,
             docker_tls: false,
+            docker_tls_verify: false,
+            docker_cert_path: None,
             container_host: None,
+            container_connection: None,
+            container_sshkey: None,
+            containers_conf: None,
+            xdg_config_home: None,
             containerd_address: None,
             containerd_namespace: None,
             containerd_snapshotter: None,
@@ -72,14 +93,6 @@ pub(super) struct Found {
     pub(super) set: bool,
 }
 
-/// How to reach an engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Address {
-    Unix(PathBuf),
-    /// A host and a port.
-    Tcp(String, u16),
-}
-
 /// The places for a choice, in the order in which they are asked.
 pub(super) fn places(choice: &Choice, environment: &Environment) -> Vec<Found> {
     match choice {
@@ -90,35 +103,33 @@ pub(super) fn places(choice: &Choice, environment: &Environment) -> Vec<Found> {
     }
 }
 
-/// As docker's command line does it: `DOCKER_HOST` comes before `DOCKER_CONTEXT`, whatever its documentation says.
 fn docker(environment: &Environment) -> Vec<Found> {
-    if let Some(host) = environment.docker_host.as_deref().filter(|h| !h.is_empty()) {
-        return vec![set(Kind::Docker, "DOCKER_HOST".to_owned(), host, environment.docker_tls)];
-    }
-    let named = match environment.docker_context.as_deref().filter(|c| !c.is_empty()) {
-        Some(context) => Some((context.to_owned(), "DOCKER_CONTEXT".to_owned())),
-        None => match current_context(environment) {
-            Ok(named) => named,
-            Err((path, error)) => return vec![unknown(Kind::Docker, path.display().to_string(), error)],
-        },
-    };
-    if let Some((context, setting)) = named.filter(|(context, _)| context != "default") {
-        return vec![in_context(environment, &context, setting)];
+    if let Some(named) = contexts::named(environment) {
+        return vec![named];
     }
     let mut sockets = vec![environment.root.join("var/run/docker.sock"), runtime_dir(environment).join("docker.sock")];
-    if let Some(home) = &environment.home {
-        sockets.extend([home.join(".docker/run/docker.sock"), home.join(".docker/desktop/docker.sock")]);
-    }
+    // Docker Desktop, Rancher Desktop, Colima and OrbStack, which put their sockets under the home folder.
+    let at_home = [
+        ".docker/run/docker.sock",
+        ".docker/desktop/docker.sock",
+        ".rd/docker.sock",
+        ".colima/default/docker.sock",
+        ".config/colima/default/docker.sock",
+        ".orbstack/run/docker.sock",
+    ];
+    sockets.extend(environment.home.iter().flat_map(|home| at_home.map(|socket| home.join(socket))));
     sockets.into_iter().map(|socket| usual(Kind::Docker, socket)).collect()
 }
 
 fn podman(environment: &Environment) -> Vec<Found> {
-    if let Some(host) = environment.container_host.as_deref().filter(|h| !h.is_empty()) {
-        return vec![set(Kind::Podman, "CONTAINER_HOST".to_owned(), host, false)];
+    if let Some(named) = connections::named(environment) {
+        return vec![named];
     }
     let system = (environment.uid == 0).then(|| environment.root.join("run"));
-    let runs = system.into_iter().chain([runtime_dir(environment)]);
-    runs.map(|run| usual(Kind::Podman, run.join("podman/podman.sock"))).collect()
+    let runs = system.into_iter().chain([runtime_dir(environment)]).map(|run| run.join("podman/podman.sock"));
+    // What `podman machine` puts beside its machine.
+    let machine = environment.home.iter().map(|home| home.join(".local/share/containers/podman/machine/podman.sock"));
+    runs.chain(machine).map(|socket| usual(Kind::Podman, socket)).chain(connections::default(environment)).collect()
 }
 
 /// The system's own, then those that k3s and docker bring with them, then what runs without root.
@@ -157,106 +168,37 @@ fn usual(kind: Kind, socket: PathBuf) -> Found {
     Found { place, address: Ok(Address::Unix(socket)), set: false }
 }
 
-fn set(kind: Kind, setting: String, host: &str, tls: bool) -> Found {
-    let address = parse(host, tls, &setting);
-    Found { place: Place { kind, address: host.to_owned(), found_by: setting }, address, set: true }
+fn docker_set(setting: String, host: &str, beside: Beside) -> Found {
+    let address = address::parse(host, Dialer::Docker, beside, &setting);
+    Found { place: Place { kind: Kind::Docker, address: address::shown(host), found_by: setting }, address, set: true }
+}
+
+fn podman_set(setting: String, host: &str, beside: Beside) -> Found {
+    let address = address::parse(host, Dialer::Podman, beside, &setting);
+    Found { place: Place { kind: Kind::Podman, address: address::shown(host), found_by: setting }, address, set: true }
 }
 
 fn unknown(kind: Kind, setting: String, error: EngineError) -> Found {
     Found { place: Place { kind, address: "unknown".to_owned(), found_by: setting }, address: Err(error), set: true }
 }
 
-fn parse(host: &str, tls: bool, setting: &str) -> Result<Address, EngineError> {
-    let (setting, address) = (setting.to_owned(), host.to_owned());
-    let (scheme, rest) = host.split_once("://").unwrap_or(("", host));
-    let transport = match scheme {
-        "ssh" => Some("ssh"),
-        "https" => Some("TLS"),
-        "tcp" | "http" if tls => Some("TLS"),
-        "npipe" => Some("a named pipe"),
-        _ => None,
-    };
-    if let Some(transport) = transport {
-        return Err(EngineError::Transport { setting, address, transport });
-    }
-    let found = match scheme {
-        "unix" => Some(Address::Unix(rest.into())).filter(|_| rest.starts_with('/')),
-        "tcp" | "http" => host_and_port(rest.strip_suffix('/').unwrap_or(rest)),
-        _ => None,
-    };
-    found.ok_or(EngineError::Address { setting, address, expected: "unix:///path/to/a.sock or tcp://host:port" })
-}
-
-fn host_and_port(text: &str) -> Option<Address> {
-    let (host, port) = match text.rsplit_once(':') {
-        // The colon may be one inside an IPv6 address in brackets.
-        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
-        // Docker's port where nobody says another.
-        _ => (text, 2375),
-    };
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    let plain = !host.is_empty() && !host.contains(['/', '@', '?', '#', ' ']);
-    plain.then(|| Address::Tcp(host.to_owned(), port))
-}
-
-fn docker_config(environment: &Environment) -> Option<PathBuf> {
-    environment.docker_config.clone().or_else(|| Some(environment.home.as_ref()?.join(".docker")))
-}
-
-/// The context that docker's `config.json` names, and that file.
-fn current_context(environment: &Environment) -> Result<Option<(String, String)>, (PathBuf, EngineError)> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Config {
-        #[serde(default, deserialize_with = "crate::json::null_is_default")]
-        current_context: String,
-    }
-    let Some(folder) = docker_config(environment) else { return Ok(None) };
-    let path = folder.join("config.json");
-    let config: Option<Config> = read(&path).map_err(|e| (path.clone(), e))?;
-    let context = config.map(|c| c.current_context).filter(|c| !c.is_empty());
-    Ok(context.map(|context| (context, path.display().to_string())))
-}
-
-/// What docker keeps about a context ([docker/cli, cli/context/store](https://github.com/docker/cli/blob/v28.5.2/cli/context/store/doc.go)).
-fn in_context(environment: &Environment, context: &str, setting: String) -> Found {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Meta {
-        endpoints: Endpoints,
-    }
-    #[derive(Deserialize)]
-    struct Endpoints {
-        docker: Endpoint,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Endpoint {
-        host: String,
-    }
-    let folder = docker_config(environment).unwrap_or_default().join("contexts");
-    let id = Digest::of(context.as_bytes()).hex();
-    let path = folder.join("meta").join(&id).join("meta.json");
-    let host = match read::<Meta>(&path) {
-        Ok(Some(meta)) => meta.endpoints.docker.host,
-        Ok(None) => return unknown(Kind::Docker, setting.clone(), EngineError::NoContext { context: context.to_owned(), setting, path }),
-        Err(error) => return unknown(Kind::Docker, setting, error),
-    };
-    let tls = folder.join("tls").join(&id).join("docker").exists();
-    set(Kind::Docker, format!("the context `{context}` ({setting})"), &host, tls)
-}
-
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, EngineError> {
-    let text = match std::fs::read(path) {
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
-        text => text.map_err(|source| EngineError::Settings { path: path.to_owned(), source })?,
-    };
+    let Some(text) = text(path)? else { return Ok(None) };
     serde_json::from_slice(&text).map(Some).map_err(|source| EngineError::BadSettings { path: path.to_owned(), source })
+}
+
+/// A file's text; none if there is no such file.
+fn text(path: &Path) -> Result<Option<Vec<u8>>, EngineError> {
+    match std::fs::read(path) {
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        text => text.map(Some).map_err(|source| EngineError::Settings { path: path.to_owned(), source }),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
 
     fn environment(home: &Path) -> Environment {
         Environment { home: Some(home.to_owned()), uid: 1000, root: "/r".into(), ..Environment::default() }
@@ -293,9 +235,14 @@ mod tests {
             "unix:///r/run/user/1000/docker.sock",
             "unix:///h/.docker/run/docker.sock",
             "unix:///h/.docker/desktop/docker.sock",
+            "unix:///h/.rd/docker.sock",
+            "unix:///h/.colima/default/docker.sock",
+            "unix:///h/.config/colima/default/docker.sock",
+            "unix:///h/.orbstack/run/docker.sock",
         ];
+        let machine = "unix:///h/.local/share/containers/podman/machine/podman.sock";
         assert_eq!(addresses(Choice::Docker, &at_home), docker);
-        assert_eq!(addresses(Choice::Podman, &at_home), ["unix:///r/run/user/1000/podman/podman.sock"]);
+        assert_eq!(addresses(Choice::Podman, &at_home), ["unix:///r/run/user/1000/podman/podman.sock", machine]);
         let containerd = [
             "unix:///r/run/containerd/containerd.sock",
             "unix:///r/run/k3s/containerd/containerd.sock",
@@ -303,10 +250,10 @@ mod tests {
             "unix:///r/run/user/1000/docker/containerd/containerd.sock",
         ];
         assert_eq!(addresses(Choice::Containerd, &at_home), containerd);
-        assert_eq!(addresses(Choice::Auto, &at_home).len(), 9);
+        assert_eq!(addresses(Choice::Auto, &at_home).len(), 14);
         assert!(places(&Choice::Auto, &at_home).iter().all(|f| !f.set && f.address.is_ok()));
         let root = Environment { uid: 0, xdg_runtime_dir: Some("/x".into()), ..at_home };
-        assert_eq!(addresses(Choice::Podman, &root), ["unix:///r/run/podman/podman.sock", "unix:///x/podman/podman.sock"]);
+        assert_eq!(addresses(Choice::Podman, &root), ["unix:///r/run/podman/podman.sock", "unix:///x/podman/podman.sock", machine]);
         assert_eq!(addresses(Choice::Docker, &root)[1], "unix:///x/docker.sock");
     }
 
@@ -346,44 +293,107 @@ mod tests {
         }
 
         (environment.docker_host, environment.docker_context) = (Some(String::new()), Some("default".into()));
-        assert_eq!(addresses(Choice::Docker, &environment).len(), 4, "the context `default` means the usual places");
+        assert_eq!(addresses(Choice::Docker, &environment).len(), 8, "the context `default` means the usual places");
     }
 
     #[test]
     fn settings_that_lead_nowhere_are_errors() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("elsewhere");
-        let tls = with_context(&folder, "safe", "tcp://host:2376");
-        std::fs::create_dir_all(tls.join("docker")).unwrap();
-        with_context(&folder, "remote", "ssh://me@host");
         let mut environment = Environment { docker_config: Some(folder.clone()), ..environment(home.path()) };
-        let mut fails = |host: Option<&str>, context: Option<&str>, tls: bool| {
+        let mut fails = |host: Option<&str>, context: Option<&str>| {
             environment.docker_host = host.map(str::to_owned);
             environment.docker_context = context.map(str::to_owned);
-            environment.docker_tls = tls;
             let found = only(places(&Choice::Docker, &environment));
             assert!(found.set);
             found.address.unwrap_err()
         };
-        assert!(matches!(fails(None, Some("safe"), false), EngineError::Transport { transport: "TLS", .. }));
-        assert!(matches!(fails(None, Some("remote"), false), EngineError::Transport { transport: "ssh", .. }));
-        assert!(matches!(fails(None, Some("nowhere"), false), EngineError::NoContext { context, .. } if context == "nowhere"));
-        assert!(matches!(fails(Some("tcp://host:2376"), None, true), EngineError::Transport { transport: "TLS", .. }));
-        assert!(matches!(fails(Some("ssh://host"), None, false), EngineError::Transport { transport: "ssh", .. }));
-        for bad in [
-            "host:1",
-            "/a.sock",
-            "unix://a.sock",
-            "tcp://",
-            "tcp://host:port",
-            "tcp://host:99999",
-            "tcp://a/b:1",
-            "tcp://me@host:1",
-            "x://y",
-        ] {
-            assert!(matches!(fails(Some(bad), None, false), EngineError::Address { .. }), "{bad}");
-        }
+        assert!(matches!(fails(None, Some("nowhere")), EngineError::NoContext { context, .. } if context == "nowhere"));
+        assert!(matches!(fails(Some("npipe:////./pipe/docker"), None), EngineError::Transport { .. }));
+        let secret = fails(Some("ssh://me:secret@host"), None);
+        assert!(matches!(&secret, EngineError::Address { address, .. } if address == "ssh://me:…@host"), "{secret:?}");
         written(folder.join("config.json"), "{");
-        assert!(matches!(fails(None, None, false), EngineError::BadSettings { .. }));
+        assert!(matches!(fails(None, None), EngineError::BadSettings { .. }));
+    }
+
+    fn tls(found: Found) -> Option<Tls> {
+        match found.address.unwrap() {
+            Address::Tls(_, 2376, tls) => Some(tls),
+            Address::Tcp(_, 2375) => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn tls_is_spoken_with_what_the_settings_name() {
+        let home = tempfile::tempdir().unwrap();
+        let (certs, folder) = (home.path().join("certs"), home.path().join(".docker"));
+        for file in ["ca.pem", "cert.pem", "key.pem"] {
+            written(certs.join(file), "");
+        }
+        let mut environment = Environment { docker_host: Some("tcp://host".into()), ..environment(home.path()) };
+        let docker = |environment: &Environment| tls(only(places(&Choice::Docker, environment)));
+        assert_eq!(docker(&environment), None);
+        environment.docker_cert_path = Some(certs.clone());
+        assert_eq!(docker(&environment), None, "a folder alone does not ask for TLS");
+        environment.docker_tls_verify = true;
+        let whole = Tls { ca: Some(certs.join("ca.pem")), identity: Some((certs.join("cert.pem"), certs.join("key.pem"))), anybody: false };
+        assert_eq!(docker(&environment), Some(whole.clone()));
+        environment.docker_cert_path = None;
+        assert_eq!(docker(&environment), Some(Tls { ca: Some(folder.join("ca.pem")), ..Tls::default() }), "the authority is not optional");
+        (environment.docker_tls_verify, environment.docker_tls) = (false, true);
+        assert_eq!(docker(&environment), Some(Tls { anybody: true, ..Tls::default() }));
+
+        (environment.docker_tls, environment.docker_host) = (false, None);
+        let material = with_context(&folder, "safe", "tcp://host").join("docker");
+        environment.docker_context = Some("safe".into());
+        assert_eq!(docker(&environment), None);
+        written(material.join("ca.pem"), "");
+        assert_eq!(docker(&environment), Some(Tls { ca: Some(material.join("ca.pem")), ..Tls::default() }));
+        let meta = folder.join("contexts/meta").join(Digest::of(b"safe").hex()).join("meta.json");
+        written(meta, r#"{"Endpoints":{"docker":{"Host":"tcp://host","SkipTLSVerify":true}}}"#);
+        assert_eq!(docker(&environment), Some(Tls { ca: Some(material.join("ca.pem")), anybody: true, ..Tls::default() }));
+    }
+
+    #[test]
+    fn podmans_connections_are_read_from_both_of_its_files() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join(".config/containers");
+        written(
+            folder.join("containers.conf"),
+            "[engine]\nactive_service = \"old\"\n[engine.service_destinations.old]\nuri = \"unix:///old.sock\"\nidentity = \"/k\"\n",
+        );
+        written(folder.join("containers.conf.d/more.conf"), "[engine.service_destinations.more]\nuri = \"unix:///more.sock\"\n");
+        let mut environment = environment(home.path());
+        let last = |environment: &Environment| places(&Choice::Podman, environment).pop().unwrap();
+        let default = last(&environment);
+        assert_eq!((default.place.address.as_str(), default.set), ("unix:///old.sock", false), "a default is tried after the usual places");
+        assert_eq!(default.place.found_by, "the connection `old`");
+        written(
+            folder.join("podman-connections.json"),
+            r#"{"Connection":{"Default":"new","Connections":{"new":{"URI":"ssh://core@127.0.0.1:5/p.sock","Identity":"/key","IsMachine":true}}}}"#,
+        );
+        let Address::Ssh(ssh) = last(&environment).address.unwrap() else { panic!("no ssh") };
+        assert_eq!((ssh.key, ssh.machine, ssh.port), (Some("/key".into()), true, Some(5)));
+
+        environment.container_connection = Some("more".into());
+        let named = only(places(&Choice::Podman, &environment));
+        assert_eq!((named.place.address.as_str(), named.set), ("unix:///more.sock", true));
+        environment.container_connection = Some("nowhere".into());
+        let error = only(places(&Choice::Podman, &environment)).address.unwrap_err();
+        assert!(matches!(&error, EngineError::NoConnection { known, .. } if known == &["more", "new", "old"]), "{error:?}");
+        environment.container_host = Some("ssh://host/p.sock".into());
+        environment.container_sshkey = Some("/mine".into());
+        let Address::Ssh(ssh) = only(places(&Choice::Podman, &environment)).address.unwrap() else { panic!("no ssh") };
+        assert_eq!((ssh.key, ssh.socket.as_deref()), (Some("/mine".into()), Some("/p.sock")));
+
+        environment.container_host = None;
+        written(folder.join("containers.conf"), "[engine");
+        let error = only(places(&Choice::Podman, &environment)).address.unwrap_err();
+        assert!(matches!(error, EngineError::BadToml { .. }), "{error:?}");
+        let only = home.path().join("only.conf");
+        written(only.clone(), "[engine.service_destinations.one]\nuri = \"unix:///one.sock\"\n");
+        (environment.containers_conf, environment.container_connection) = (Some(only), Some("one".into()));
+        assert_eq!(addresses(Choice::Podman, &environment), ["unix:///one.sock"]);
     }
 }
