@@ -52,6 +52,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests damage files by hand"))]
 
 pub mod archive;
+pub mod deep;
 pub mod digest;
 pub mod engine;
 pub mod ensure;

@@ -206,6 +206,14 @@ pub(crate) struct Dry {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Replace {
+    /// Examine what the engine unpacked, and take an image that is damaged out and load it again. Containers that use it are
+    /// named, never stopped
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Ensure {
     #[command(flatten)]
     pub(crate) references: References,
@@ -217,6 +225,8 @@ pub(crate) struct Ensure {
     pub(crate) naming: Naming,
     #[command(flatten)]
     pub(crate) upstream: Upstream,
+    #[command(flatten)]
+    pub(crate) replace: Replace,
     #[command(flatten)]
     pub(crate) dry: Dry,
 }
@@ -263,6 +273,8 @@ pub(crate) struct Load {
     #[command(flatten)]
     pub(crate) naming: Naming,
     #[command(flatten)]
+    pub(crate) replace: Replace,
+    #[command(flatten)]
     pub(crate) dry: Dry,
 }
 
@@ -276,6 +288,10 @@ pub(crate) struct Check {
     pub(crate) platform: OnePlatform,
     #[command(flatten)]
     pub(crate) naming: Naming,
+    /// Compare what the engine unpacked with the layers in the store, file by file, not only identities. As root on the engine's
+    /// own machine; else the archive that the engine makes of the image is compared, and the level that was reached is said
+    #[arg(long)]
+    pub(crate) deep: bool,
 }
 
 #[derive(Debug, Args)]

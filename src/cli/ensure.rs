@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use larder::deep::{Foreseen, Mended};
 use larder::engine::Engine;
 use larder::ensure::{self, Done, Intent, Report, Wish};
 use larder::oci::Platform;
@@ -11,6 +12,7 @@ use larder::upstream::Upstream;
 use serde_json::{Value, json};
 
 use super::args;
+use super::deep;
 use super::display;
 use super::failure::{Exit, Failure};
 use super::progress::Progress;
@@ -25,6 +27,7 @@ struct Order<'a> {
     from: Vec<Repository>,
     unpinned: Unpinned,
     dry_run: bool,
+    replace: bool,
     upstream: Option<Upstream>,
 }
 
@@ -36,6 +39,7 @@ pub(crate) async fn ensure(session: &Session<'_>, args: &args::Ensure) -> Result
         from: session::repositories(&args.upstream.from)?,
         unpinned: pull::unpinned(&args.upstream),
         dry_run: args.dry.dry_run,
+        replace: args.replace.replace,
         upstream: session.upstream(&args.upstream.registry, &references)?,
         references,
     };
@@ -50,6 +54,7 @@ pub(crate) async fn load(session: &Session<'_>, args: &args::Load) -> Result<Exi
         from: Vec::new(),
         unpinned: Unpinned::Resolve,
         dry_run: args.dry.dry_run,
+        replace: args.replace.replace,
         upstream: None,
         references,
     };
@@ -106,8 +111,13 @@ async fn into_engines(session: &Session<'_>, order: &Order<'_>, of: (&Reference,
     };
     if order.dry_run {
         for engine in engines {
-            let intent = cache.intend(&wish, *engine).await;
-            said(*engine, intent.map(|intent| say_intent(session, of, *engine, &intent)).map_err(Failure::from));
+            said(*engine, intend(session, order, &cache, &wish, *engine).await);
+        }
+    } else if order.replace {
+        for engine in engines {
+            let mended = cache.replace(&wish, *engine).await;
+            progress.end(engine.about().kind);
+            said(*engine, mended.map(|mended| say_mended(session, reference, *engine, &mended)).map_err(Failure::from));
         }
     } else {
         let done = |place: usize, report: ensure::Result<Report>| {
@@ -119,6 +129,20 @@ async fn into_engines(session: &Session<'_>, order: &Order<'_>, of: (&Reference,
     }
     let worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
     *worst
+}
+
+/// Says what would be done.
+async fn intend(session: &Session<'_>, order: &Order<'_>, cache: &Cache<'_>, wish: &Wish, engine: &dyn Engine) -> Result<(), Failure> {
+    let intent = cache.intend(wish, engine).await?;
+    let foreseen = match (&intent.image, order.replace) {
+        (None, true) => cache.foresee(wish, engine).await?,
+        _ => None,
+    };
+    match foreseen {
+        Some(foreseen) => say_foreseen(session, wish, engine, &foreseen),
+        None => say_intent(session, (&wish.reference, &wish.name), engine, &intent),
+    }
+    Ok(())
 }
 
 /// `--engine none`: the image is brought into the store, and no further.
@@ -135,6 +159,17 @@ async fn into_store(session: &Session<'_>, order: &Order<'_>, reference: &Refere
 }
 
 fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, report: &Report) {
+    say_with(session, reference, engine, report, (None, String::new(), Value::Null));
+}
+
+/// What was done, and what more there is to say of it: another status, lines under the proof, fields.
+fn say_with(
+    session: &Session<'_>,
+    reference: &Reference,
+    engine: &dyn Engine,
+    report: &Report,
+    more: (Option<(&str, String)>, String, Value),
+) {
     let (pin, kind) = (&report.pin, engine.about().kind);
     let about = engine.about();
     warn(session, reference, report);
@@ -143,7 +178,9 @@ fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, report
         Done::Loaded => ("loaded", format!("loaded into {about}")),
         Done::Replaced(_) => ("replaced", format!("loaded into {about}, in place of another image")),
     };
-    let mut text = format!("{}: {did}\n  proved: {}", pin.name, display::proof(report.proof, pin));
+    let (instead, lines, fields) = more;
+    let (status, did) = instead.unwrap_or((status, did));
+    let mut text = format!("{}: {did}\n  proved: {}{lines}", pin.name, display::proof(report.proof, pin));
     if let Done::Replaced(before) = &report.done {
         text.push_str(&format!("\n  before: {}", display::shown(before)));
     }
@@ -165,7 +202,53 @@ fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, report
             "namespace": about.namespace,
         }),
     );
-    session.screen.result(json, &text, &report.usable);
+    session.screen.result(display::merged(json, fields), &text, &report.usable);
+}
+
+fn say_mended(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, mended: &Mended) {
+    let about = engine.about();
+    if let Some(why) = &mended.examination.out_of_reach {
+        session.screen.warning(&format!("{}: the files that {about} unpacked were not compared: {why}", mended.report.pin.name));
+    }
+    let mut lines = format!("\n  {}", deep::compared(&mended.examination, about));
+    let proof = display::merged(display::proof_json(mended.report.proof), json!({ "level": mended.examination.level }));
+    let mut fields = json!({ "proof": proof, "deep": deep::json(&mended.examination) });
+    let Some(out) = &mended.taken_out else {
+        return say_with(session, reference, engine, &mended.report, (None, lines, fields));
+    };
+    if !out.damage.is_empty() {
+        lines.push_str(&format!("\n  was damaged:\n  {}", deep::damage(&out.damage, mended.report.pin.diff_ids.len())));
+    }
+    for (label, names) in [("named again", &out.names), ("names lost", &out.lost)] {
+        lines.extend(names.iter().map(|name| format!("\n  {label}: {name}")));
+    }
+    let damage: Vec<Value> = out.damage.iter().map(deep::damage_json).collect();
+    fields["taken_out"] = json!({ "damage": damage, "names": out.names, "lost": out.lost });
+    let did = format!("taken out of {about} and loaded again");
+    say_with(session, reference, engine, &mended.report, (Some(("mended", did)), lines, fields));
+}
+
+fn say_foreseen(session: &Session<'_>, wish: &Wish, engine: &dyn Engine, foreseen: &Foreseen) {
+    let (name, about) = (&wish.name, engine.about());
+    let mut text = format!("{name}: would be taken out of {about} and loaded again\n  names:  {}", foreseen.names.join("\n          "));
+    if let Some(why) = &foreseen.examination.out_of_reach {
+        text.push_str(&format!("\n  why:    what is damaged is not known: {why}"));
+    }
+    if !foreseen.examination.is_whole() {
+        text.push_str(&format!("\n  {}", deep::damage(&foreseen.examination.damage, foreseen.examination.layers)));
+    }
+    for (label, names) in deep::obstacles(&foreseen.obstacles) {
+        text.push_str(&format!(
+            "\n  but these {label} need what is damaged, so it would be refused:\n    {}",
+            names.replace('\n', "\n    ")
+        ));
+    }
+    let json = json!({
+        "reference": wish.reference, "name": name, "engine": about.kind, "namespace": about.namespace, "status": "would-replace", "dry_run": true,
+        "names": foreseen.names, "containers": foreseen.obstacles.containers, "images": foreseen.obstacles.images,
+        "deep": deep::json(&foreseen.examination),
+    });
+    session.screen.result(json, &text, &name.to_string());
 }
 
 /// Facts that a person should not miss.

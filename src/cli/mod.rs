@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod deep;
 mod display;
 mod engines;
 mod ensure;

@@ -12,6 +12,7 @@ mod discover;
 mod docker;
 mod error;
 mod has;
+mod inside;
 mod podman;
 mod process;
 pub mod proof;
@@ -21,18 +22,22 @@ mod shown;
 mod tls;
 mod wire;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin as Pinned;
 
 pub use discover::Environment;
 pub use error::EngineError;
 pub use has::Relative;
+pub use inside::{Keepers, OutOfReach, Unpacked, within_reach};
 pub use process::Ended;
 pub use reading::Seat;
 pub use send::Parcel;
 pub use shown::{IdOf, Shown};
 
+use crate::digest::Digest;
 use crate::event::Tell;
 use crate::oci::{Image, Platform};
 use crate::pin::Pin;
@@ -105,6 +110,22 @@ pub trait Engine: Send + Sync {
 
     /// The reference that means the image in this very engine and works without a network.
     fn usable(&self, pin: &Pin, shown: &Shown) -> String;
+
+    /// Where it says that the layers of an image that it showed lie unpacked, if they are files that can be compared with layers.
+    fn unpacked<'a>(&'a self, shown: &'a Shown) -> Answer<'a, Unpacked>;
+
+    /// Has it make an archive of the image with this name, for which it reads its own files again; returns the digests of all
+    /// that is in the archive.
+    fn exported<'a>(&'a self, name: &'a Name) -> Answer<'a, HashSet<Digest>>;
+
+    /// Who else has layers, up to this place from the base, of an image that it showed.
+    fn keepers<'a>(&'a self, shown: &'a Shown, up_to: usize) -> Answer<'a, Keepers>;
+
+    /// Takes an image out, all its names and what only it needs. Where that fails halfway, it has its names again as far as possible.
+    fn take_out<'a>(&'a self, shown: &'a Shown, keepers: &'a Keepers) -> Answer<'a, ()>;
+
+    /// Gives an image more names.
+    fn give_names<'a>(&'a self, image: &'a Name, names: &'a [String]) -> Answer<'a, ()>;
 
     /// How it keeps images, in words: `containerd (overlayfs)`, `classic (overlay2)`, `overlay`, `overlayfs`.
     fn image_store(&self) -> Answer<'_, String>;
@@ -203,7 +224,7 @@ async fn open(found: discover::Found, environment: &Environment) -> Result<Box<d
     let about = About { kind, version, api, address, found_by, namespace: None };
     Ok(match kind {
         Kind::Podman => Box::new(podman::Podman::new(wire, about)),
-        _ => Box::new(docker::Docker::new(wire, about)),
+        _ => Box::new(docker::Docker::new(wire, about, discover::docker_containerds(environment))),
     })
 }
 
@@ -267,6 +288,18 @@ struct Storage {
     driver: String,
     #[serde(default, deserialize_with = "crate::json::null_is_default")]
     driver_status: Vec<(String, String)>,
+    #[serde(default, deserialize_with = "crate::json::null_is_default")]
+    security_options: Vec<String>,
+    #[serde(default)]
+    docker_root_dir: PathBuf,
+    /// The containerd that docker works with; it says so since release 27.
+    containerd: Option<ItsContainerd>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ItsContainerd {
+    address: String,
 }
 
 impl fmt::Display for Kind {

@@ -4,15 +4,20 @@
 //! digests that podman lists beside it say how it may be called, and podman lists more of them than belong to a name. A load happens whole or not
 //! at all.
 
+use std::collections::HashSet;
+
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::has::{self, Relative};
+use super::inside::{self, Inside, Keepers, OutOfReach, Unpacked};
 use super::send::{self, Parcel};
 use super::shown::{self, Shown};
 use super::wire::{Line, Wire, encoded};
 use super::{About, Answer, Engine, EngineError, Kind, Storage};
 use crate::archive::Layers;
+use crate::digest::Digest;
 use crate::event::{Event, Tell};
 use crate::oci::{Image, Platform};
 use crate::pin::Pin;
@@ -28,7 +33,27 @@ pub(super) struct Podman {
     platform: OnceCell<Platform>,
 }
 
+/// The answer to libpod's `GET /info`, as far as it tells whose files podman's are.
+#[derive(Deserialize)]
+struct Surroundings {
+    host: Host,
+}
+
+#[derive(Deserialize)]
+struct Host {
+    security: Security,
+}
+
+#[derive(Deserialize)]
+struct Security {
+    rootless: bool,
+}
+
 impl Podman {
+    fn inside(&self) -> Inside<'_> {
+        Inside { wire: &self.wire, prefix: LIBPOD }
+    }
+
     pub(super) fn new(wire: Wire, about: About) -> Podman {
         Podman { wire, about, platform: OnceCell::new() }
     }
@@ -96,6 +121,33 @@ impl Engine for Podman {
 
     fn usable(&self, pin: &Pin, shown: &Shown) -> String {
         if shown.digests.contains(&pin.root.digest) { pin.pinned().to_string() } else { pin.name.to_string() }
+    }
+
+    fn unpacked<'a>(&'a self, shown: &'a Shown) -> Answer<'a, Unpacked> {
+        Box::pin(async {
+            if let Some(address) = self.wire.remote() {
+                return Ok(Unpacked::OutOfReach(OutOfReach::Remote { address }));
+            }
+            let rootless = self.wire.ask::<Surroundings>(&format!("{LIBPOD}/info")).await?.host.security.rootless;
+            Ok(if rootless { Unpacked::OutOfReach(OutOfReach::Rootless) } else { inside::folders(shown) })
+        })
+    }
+
+    fn exported<'a>(&'a self, name: &'a Name) -> Answer<'a, HashSet<Digest>> {
+        let path = format!("{LIBPOD}/images/{}/get?format=docker-archive", encoded(&name.to_string()));
+        Box::pin(async move { self.inside().exported(&path).await })
+    }
+
+    fn keepers<'a>(&'a self, shown: &'a Shown, up_to: usize) -> Answer<'a, Keepers> {
+        Box::pin(async move { self.inside().keepers(shown, up_to).await })
+    }
+
+    fn take_out<'a>(&'a self, shown: &'a Shown, keepers: &'a Keepers) -> Answer<'a, ()> {
+        Box::pin(async move { self.inside().take_out(shown, keepers).await })
+    }
+
+    fn give_names<'a>(&'a self, image: &'a Name, names: &'a [String]) -> Answer<'a, ()> {
+        Box::pin(async move { self.inside().give_names(&image.to_string(), names).await })
     }
 
     fn image_store(&self) -> Answer<'_, String> {

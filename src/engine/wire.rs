@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::discover::Address;
 use super::process::{Ended, Tunnel};
@@ -71,6 +71,19 @@ pub(super) enum Failure {
 impl Wire {
     pub(super) fn new(place: Place, address: Address, limit: Duration) -> Wire {
         Wire { place, address, limit }
+    }
+
+    /// How long a small answer may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// The address, if it leads to another machine, or may.
+    pub(super) fn remote(&self) -> Option<String> {
+        match self.address {
+            Address::Unix(_) => None,
+            _ => Some(self.place.address.clone()),
+        }
     }
 
     /// Asks for a document that is always there.
@@ -168,6 +181,21 @@ impl Wire {
         let mut request = self.request(Method::POST, path, body);
         request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-tar"));
         self.while_alive(moved, self.exchange(request, hear)).await
+    }
+
+    /// Asks for an archive of any length and hands it on in pieces, as fast as they are taken. It may take any time, as long as the
+    /// engine lives.
+    pub(super) async fn stream(&self, path: &str, pieces: mpsc::Sender<Bytes>) -> Result<(), EngineError> {
+        let (moves, moved) = watch::channel(0);
+        let asked = async {
+            let request = self.request(Method::GET, path, Empty::<Bytes>::new());
+            talk(self.connect().await?, request, |response| pour(response, pieces, moves)).await
+        };
+        match self.while_alive(moved, asked).await {
+            Ok(None) => Ok(()),
+            Ok(Some(reply)) => Err(self.refused(&shown(&Method::GET, path), &reply)),
+            Err(failure) => Err(self.failed(&Method::GET, path, failure)),
+        }
     }
 
     pub(super) fn unreadable(&self, path: &str, source: serde_json::Error) -> EngineError {
@@ -316,6 +344,22 @@ async fn collect(response: Response<Incoming>, hear: &mut Hear<'_>) -> Result<Re
     }
     kept.extend_from_slice(&line);
     Ok(Reply { status: head.status, headers: head.headers, body: kept.freeze() })
+}
+
+/// Hands on what comes, if it is what was asked for; else returns what was said instead.
+async fn pour(response: Response<Incoming>, pieces: mpsc::Sender<Bytes>, moves: watch::Sender<u64>) -> Result<Option<Reply>, Failure> {
+    if response.status() != StatusCode::OK {
+        return collect(response, &mut |_| Line::Kept).await.map(Some);
+    }
+    let mut body = response.into_body();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(Failure::Talking)?.into_data() else { continue };
+        moves.send_modify(|moved| *moved += data.len() as u64);
+        if pieces.send(data).await.is_err() {
+            break;
+        }
+    }
+    Ok(None)
 }
 
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -23,7 +23,26 @@ const PLAN: &[(&str, &[&str])] = &[
     ("pull", &["digest", "event", "oci", "pin", "plan", "reference", "store", "upstream"]),
     ("engine", &["archive", "digest", "event", "json", "oci", "pin", "plan", "reference", "store"]),
     ("ensure", &["digest", "engine", "event", "oci", "pin", "plan", "pull", "reference", "store"]),
-    ("cli", &["archive", "digest", "engine", "ensure", "event", "oci", "pin", "plan", "pull", "reference", "store", "upstream"]),
+    ("deep", &["archive", "digest", "engine", "ensure", "examine", "oci", "pin", "pull", "store"]),
+    (
+        "cli",
+        &[
+            "archive",
+            "deep",
+            "digest",
+            "engine",
+            "ensure",
+            "event",
+            "examine",
+            "oci",
+            "pin",
+            "plan",
+            "pull",
+            "reference",
+            "store",
+            "upstream",
+        ],
+    ),
 ];
 
 /// A file with more lines of code has a seam in it. Comments and unit tests do not count.

@@ -1,5 +1,6 @@
 //! What went wrong, for people and for scripts: message, details, hint, exit code. The one place for the last two.
 
+mod deep;
 mod engine;
 mod image;
 mod store;
@@ -133,6 +134,7 @@ from_owned!(
     larder::reference::ReferenceError,
     larder::pull::PullError,
     larder::ensure::EnsureError,
+    larder::deep::DeepError,
     larder::store::StoreError,
     larder::upstream::UpstreamError,
     larder::engine::EngineError

@@ -36,6 +36,9 @@ calls! {
     GetImage => FoundImage, "images.v1.Images/Get";
     CreateImage => FoundImage, "images.v1.Images/Create";
     UpdateImage => FoundImage, "images.v1.Images/Update";
+    ListImages => Images, "images.v1.Images/List";
+    DeleteImage => Nothing, "images.v1.Images/Delete";
+    ListContainers => Containers, "containers.v1.Containers/List";
     GetContent => FoundContent, "content.v1.Content/Info";
     UpdateContent => FoundContent, "content.v1.Content/Update";
     ListIngests => Ingests, "content.v1.Content/ListStatuses";
@@ -44,6 +47,7 @@ calls! {
     WriteContent => Written, "content.v1.Content/Write";
     StatSnapshot => FoundSnapshot, "snapshots.v1.Snapshots/Stat";
     PrepareSnapshot => Mounts, "snapshots.v1.Snapshots/Prepare";
+    ViewSnapshot => Mounts, "snapshots.v1.Snapshots/View";
     CommitSnapshot => Nothing, "snapshots.v1.Snapshots/Commit";
     RemoveSnapshot => Nothing, "snapshots.v1.Snapshots/Remove";
     CleanUp => Nothing, "snapshots.v1.Snapshots/Cleanup";
@@ -207,6 +211,42 @@ pub(super) struct UpdateImage {
     pub(super) mask: Option<FieldMask>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ListImages {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Images {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) images: Vec<Image>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DeleteImage {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    /// Whether to answer only when what nobody needs any more is gone.
+    #[prost(bool, tag = "2")]
+    pub(super) sync: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ListContainers {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Containers {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) containers: Vec<Container>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Container {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    /// The name of the image it was made of.
+    #[prost(string, tag = "3")]
+    pub(super) image: String,
+}
+
 /// A name and what it points to.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Image {
@@ -359,6 +399,19 @@ pub(super) enum SnapshotKind {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct PrepareSnapshot {
+    #[prost(string, tag = "1")]
+    pub(super) snapshotter: String,
+    #[prost(string, tag = "2")]
+    pub(super) key: String,
+    #[prost(string, tag = "3")]
+    pub(super) parent: String,
+    #[prost(map = "string, string", tag = "4")]
+    pub(super) labels: Labels,
+}
+
+/// As one prepares a snapshot, but only to read it.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ViewSnapshot {
     #[prost(string, tag = "1")]
     pub(super) snapshotter: String,
     #[prost(string, tag = "2")]

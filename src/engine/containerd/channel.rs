@@ -31,6 +31,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::api::{Call, GetVersion, Piece, ReadContent, WriteContent};
 use super::codec::Encoded;
+use crate::digest::{Digest, Hasher};
 use crate::engine::{EngineError, Place, wire};
 
 /// Where a containerd is, and how it is talked to.
@@ -91,6 +92,16 @@ impl Channel {
         Channel { lease: Some(lease), limit: None, ..self.clone() }
     }
 
+    /// The same connection; what is made by calls on it is kept by this lease.
+    pub(super) fn under(&self, lease: MetadataValue<Ascii>) -> Channel {
+        Channel { lease: Some(lease), ..self.clone() }
+    }
+
+    /// The same connection, on which calls may take any time.
+    pub(super) fn patient(&self) -> Channel {
+        Channel { limit: None, ..self.clone() }
+    }
+
     /// Waits until nobody answers any more: asks again and again, as long as a small answer may take between.
     pub(super) async fn silence(&self) -> EngineError {
         loop {
@@ -123,6 +134,16 @@ impl Channel {
             fits
         });
         Ok(whole.await?.then(|| content.freeze()))
+    }
+
+    /// The digest of content as it is now; `None` if it is not there.
+    pub(super) async fn hash(&self, message: ReadContent) -> Result<Option<Digest>, EngineError> {
+        let mut hasher = Hasher::new();
+        let whole = self.pieces(message, |piece| {
+            hasher.update(&piece);
+            true
+        });
+        Ok(whole.await?.then(|| hasher.finish().0))
     }
 
     /// Reads content piece by piece, for as long as `take` wants more; says whether it is there and was read to its end.

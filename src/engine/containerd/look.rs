@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::Shelf;
-use super::api::{GetContent, GetImage, ReadContent, SnapshotKind, StatSnapshot};
+use super::api::{GetContent, GetImage, Image as Record, ReadContent, SnapshotKind, StatSnapshot};
 use super::channel::Channel;
 use super::unpack;
 use crate::digest::{Digest, Verified};
@@ -48,10 +48,47 @@ pub(super) async fn look(channel: &Channel, shelf: &Shelf, name: &Name) -> Resul
     }))
 }
 
+/// The record of this name.
+pub(super) async fn record(channel: &Channel, name: &str) -> Result<Option<Record>, EngineError> {
+    Ok(channel.find(GetImage { name: name.to_owned() }).await?.and_then(|found| found.image))
+}
+
+/// The layers of the images that a record points to, as far as their configs are there.
+pub(super) async fn diff_ids(channel: &Channel, snapshotter: &str, record: &Record) -> Result<Vec<Vec<Digest>>, EngineError> {
+    let Some(target) = points_to(channel, record)? else { return Ok(Vec::new()) };
+    let parts = parts(channel, snapshotter, &target).await?;
+    Ok(parts.into_iter().filter_map(|part| part.config).map(|(config, _)| config.diff_ids).collect())
+}
+
+/// The blobs of the image with this name, the documents among them; of an index the images whose manifests are there.
+pub(super) async fn blobs(channel: &Channel, name: &Name) -> Result<Vec<Digest>, EngineError> {
+    let Some(target) = target(channel, &name.to_string()).await? else { return Ok(Vec::new()) };
+    let mut blobs = vec![target.digest];
+    let (manifests, mut images) = match parsed(channel, &target).await? {
+        Some(Document::Index(index)) => (index.manifests, Vec::new()),
+        Some(Document::Manifest(manifest)) => (Vec::new(), vec![manifest]),
+        None => return Ok(blobs),
+    };
+    for (_, manifest) in &manifests {
+        if let Some(Document::Manifest(image)) = parsed(channel, manifest).await? {
+            blobs.push(manifest.digest);
+            images.push(image);
+        }
+    }
+    blobs.extend(images.iter().flat_map(|image| image.layers.iter().chain([&image.config])).map(|blob| blob.digest));
+    Ok(blobs)
+}
+
 /// What an image record points to.
 async fn target(channel: &Channel, name: &str) -> Result<Option<Descriptor>, EngineError> {
-    let found = channel.find(GetImage { name: name.to_owned() }).await?;
-    let Some(target) = found.and_then(|found| found.image).and_then(|image| image.target) else { return Ok(None) };
+    match record(channel, name).await? {
+        Some(record) => points_to(channel, &record),
+        None => Ok(None),
+    }
+}
+
+fn points_to(channel: &Channel, record: &Record) -> Result<Option<Descriptor>, EngineError> {
+    let Some(target) = record.target.clone() else { return Ok(None) };
     let digest = target.digest.parse().map_err(|e| channel.unreadable::<GetImage>(e))?;
     Ok(Some(Descriptor { media_type: target.media_type, digest, size: target.size.try_into().unwrap_or_default() }))
 }

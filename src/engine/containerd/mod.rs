@@ -8,18 +8,20 @@ mod api;
 mod channel;
 mod codec;
 mod content;
+pub(super) mod inside;
 mod labels;
 mod load;
 mod look;
 mod unpack;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use tokio::sync::OnceCell;
 use tonic::metadata::MetadataValue;
 
 use super::discover::Environment;
-use super::{About, Answer, Engine, EngineError, Parcel, Place, Relative, Shown};
+use super::{About, Answer, Engine, EngineError, Keepers, Parcel, Place, Relative, Shown, Unpacked};
 use crate::digest::Digest;
 use crate::event::Tell;
 use crate::oci::{Image, Platform};
@@ -154,6 +156,26 @@ impl Engine for Containerd {
 
     fn usable(&self, pin: &Pin, shown: &Shown) -> String {
         if shown.digests.contains(&pin.root.digest) { by_digest(&pin.name, &pin.root.digest) } else { pin.name.to_string() }
+    }
+
+    fn unpacked<'a>(&'a self, shown: &'a Shown) -> Answer<'a, Unpacked> {
+        Box::pin(async { inside::folders(&self.line.connect().await?, &self.shelf.snapshotter, &shown.diff_ids).await })
+    }
+
+    fn exported<'a>(&'a self, name: &'a Name) -> Answer<'a, HashSet<Digest>> {
+        Box::pin(async { inside::reread(&self.line.connect().await?, name).await })
+    }
+
+    fn keepers<'a>(&'a self, shown: &'a Shown, up_to: usize) -> Answer<'a, Keepers> {
+        Box::pin(async move { inside::keepers(&self.line.connect().await?, &self.shelf, shown, up_to).await })
+    }
+
+    fn take_out<'a>(&'a self, _shown: &'a Shown, keepers: &'a Keepers) -> Answer<'a, ()> {
+        Box::pin(async { inside::take_out(&self.line.connect().await?, keepers).await })
+    }
+
+    fn give_names<'a>(&'a self, image: &'a Name, names: &'a [String]) -> Answer<'a, ()> {
+        Box::pin(async { inside::give_names(&self.line.connect().await?, &image.to_string(), names).await })
     }
 
     fn image_store(&self) -> Answer<'_, String> {

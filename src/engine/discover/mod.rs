@@ -150,6 +150,15 @@ fn containerd(environment: &Environment) -> Vec<Found> {
     folders.map(|folder| usual(Kind::Containerd, folder.join("containerd.sock"))).collect()
 }
 
+/// The containerds that may be the one that a docker on this machine works with, and whether somebody named it.
+pub(super) fn docker_containerds(environment: &Environment) -> Vec<(PathBuf, bool)> {
+    let unix = |found: Found| match found.address {
+        Ok(Address::Unix(path)) => Some((path, found.set)),
+        _ => None,
+    };
+    containerd(environment).into_iter().filter_map(unix).collect()
+}
+
 /// Where the socket of a containerd without root is seen from outside of its mount namespace
 /// ([nerdctl, docs/rootless.md](https://github.com/containerd/nerdctl/blob/v1.7.7/docs/rootless.md)).
 fn rootless_containerd(environment: &Environment) -> Option<PathBuf> {

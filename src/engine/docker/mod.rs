@@ -10,6 +10,10 @@
 
 mod answer;
 
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
@@ -18,10 +22,11 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::has::{self, Relative};
+use super::inside::{self, Inside, Keepers, OutOfReach, Unpacked};
 use super::send::{self, Form, Parcel};
 use super::shown::{self, IdOf, Shown};
 use super::wire::{Line, Wire, encoded};
-use super::{About, Answer, Engine, EngineError, Kind, Storage, proof};
+use super::{About, Answer, Engine, EngineError, Kind, Place, Storage, containerd, proof};
 use crate::archive::Layers;
 use crate::digest::Digest;
 use crate::event::{Event, Tell};
@@ -38,6 +43,8 @@ const CONTAINERD: (u32, u32) = ZSTD;
 const MANIFESTS: (u32, u32) = (1, 48);
 /// How many images the classic image store is asked about at most, and how many at once: each takes it about half a millisecond.
 const IMAGES: (usize, usize) = (1000, 8);
+/// Where docker keeps its files if nobody says otherwise.
+const USUAL_ROOT: &str = "/var/lib/docker";
 /// Where images are named that are being loaded. No registry can have this host: RFC 2606, section 2.
 const ASIDE: &str = "larder.invalid/loading";
 
@@ -46,11 +53,13 @@ pub(super) struct Docker {
     about: About,
     platform: OnceCell<Platform>,
     containerd: OnceCell<bool>,
+    /// Sockets of containerds that may be the one behind the containerd image store, and whether somebody said so.
+    containerds: Vec<(PathBuf, bool)>,
 }
 
 impl Docker {
-    pub(super) fn new(wire: Wire, about: About) -> Docker {
-        Docker { wire, about, platform: OnceCell::new(), containerd: OnceCell::new() }
+    pub(super) fn new(wire: Wire, about: About, containerds: Vec<(PathBuf, bool)>) -> Docker {
+        Docker { wire, about, platform: OnceCell::new(), containerd: OnceCell::new(), containerds }
     }
 
     fn has_api(&self, wanted: (u32, u32)) -> bool {
@@ -58,6 +67,40 @@ impl Docker {
         // A version that cannot be read is taken for a new one.
         let number = |text: &str| text.parse().unwrap_or(u32::MAX);
         (number(major), number(minor)) >= wanted
+    }
+
+    fn inside(&self) -> Inside<'_> {
+        Inside { wire: &self.wire, prefix: "" }
+    }
+
+    /// Where the containerd behind the containerd image store has the image's snapshots.
+    ///
+    /// Docker says since release 27 which containerd that is. Before, it is one at a usual place, if what it names is docker's.
+    async fn snapshots(&self, storage: &Storage, shown: &Shown) -> Result<Unpacked, EngineError> {
+        let usual = self.containerds.iter().cloned();
+        let named = storage.containerd.as_ref().map(|containerd| (PathBuf::from(&containerd.address), true));
+        for (socket, sure) in named.into_iter().chain(usual).filter(|(socket, _)| socket.exists()) {
+            let place = Place {
+                kind: Kind::Containerd,
+                address: format!("unix://{}", socket.display()),
+                found_by: "docker's image store".to_owned(),
+            };
+            let asked = containerd::inside::docker_folders((place, socket, self.wire.limit()), &storage.driver, &shown.diff_ids).await;
+            match asked {
+                Ok(Some(Unpacked::Folders(folders))) => {
+                    let docker = |folder: &PathBuf| folder.starts_with(&storage.docker_root_dir);
+                    if sure || storage.docker_root_dir == Path::new(USUAL_ROOT) || folders.iter().all(docker) {
+                        return Ok(Unpacked::Folders(folders));
+                    }
+                }
+                Ok(Some(out_of_reach)) => return Ok(out_of_reach),
+                Err(EngineError::Unreachable { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                    return Ok(Unpacked::OutOfReach(OutOfReach::Denied { path: storage.docker_root_dir.clone() }));
+                }
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Ok(Unpacked::OutOfReach(OutOfReach::Containerd))
     }
 
     async fn storage(&self) -> Result<Storage, EngineError> {
@@ -263,6 +306,35 @@ impl Engine for Docker {
         }
     }
 
+    fn unpacked<'a>(&'a self, shown: &'a Shown) -> Answer<'a, Unpacked> {
+        Box::pin(async {
+            if let Some(address) = self.wire.remote() {
+                return Ok(Unpacked::OutOfReach(OutOfReach::Remote { address }));
+            }
+            let storage = self.storage().await?;
+            if storage.shifts_owners() {
+                return Ok(Unpacked::OutOfReach(OutOfReach::Rootless));
+            }
+            if storage.containerd() { self.snapshots(&storage, shown).await } else { Ok(inside::folders(shown)) }
+        })
+    }
+
+    fn exported<'a>(&'a self, name: &'a Name) -> Answer<'a, HashSet<Digest>> {
+        Box::pin(async move { self.inside().exported(&format!("/images/{}/get", encoded(&name.to_string()))).await })
+    }
+
+    fn keepers<'a>(&'a self, shown: &'a Shown, up_to: usize) -> Answer<'a, Keepers> {
+        Box::pin(async move { self.inside().keepers(shown, up_to).await })
+    }
+
+    fn take_out<'a>(&'a self, shown: &'a Shown, keepers: &'a Keepers) -> Answer<'a, ()> {
+        Box::pin(async move { self.inside().take_out(shown, keepers).await })
+    }
+
+    fn give_names<'a>(&'a self, image: &'a Name, names: &'a [String]) -> Answer<'a, ()> {
+        Box::pin(async move { self.inside().give_names(&image.to_string(), names).await })
+    }
+
     fn image_store(&self) -> Answer<'_, String> {
         Box::pin(async {
             let storage = self.storage().await?;
@@ -273,6 +345,11 @@ impl Engine for Docker {
 }
 
 impl Storage {
+    /// Whether users have other numbers in containers than on the machine: `userns-remap`, or a docker that is not root's.
+    fn shifts_owners(&self) -> bool {
+        self.security_options.iter().any(|option| matches!(option.as_str(), "name=userns" | "name=rootless"))
+    }
+
     fn containerd(&self) -> bool {
         self.driver_status.iter().any(|(key, value)| key == "driver-type" && value.starts_with("io.containerd.snapshotter."))
     }

@@ -190,6 +190,20 @@ impl RealEngine {
         (format!("containers-storage:[overlay@{}+{}]{name}", data.display(), exec.display()), Vec::new())
     }
 
+    /// Makes a container and does not start it.
+    pub fn create(&self, image: &str, name: &str) {
+        match self.make.is_containerd() {
+            true => self.must(&["containers", "create", image, name, "/bin/true"]),
+            false => self.must(&["create", "--name", name, "--pull", "never", "--network", "none", image, "/bin/true"]),
+        };
+    }
+
+    /// Removes a container.
+    pub fn remove_container(&self, name: &str) {
+        let arguments: &[&str] = if self.make.is_containerd() { &["containers", "rm"] } else { &["rm", "--force"] };
+        self.must(&[arguments, &[name]].concat());
+    }
+
     /// Runs a command in a container without a network.
     pub fn run(&self, image: &str, command: &[&str]) -> Output {
         if self.make.is_containerd() {

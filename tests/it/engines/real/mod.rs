@@ -4,6 +4,7 @@
 //! own, so that it finds what it leaves and nothing else.
 
 mod by_itself;
+mod deep;
 mod faults;
 mod identities;
 mod names;

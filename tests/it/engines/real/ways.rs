@@ -22,6 +22,10 @@ fn loads_and_checks(sandbox: &Sandbox, engine: &str) {
     let loaded = sandbox.run(["load", "--json", "--engine", engine, NAME]).expect(0).one_json();
     assert!(matches!(loaded["status"].as_str(), Some("loaded" | "held")), "{loaded}");
     let _ = sandbox.run(["check", "--engine", engine, NAME]).expect(0);
+    let deep = sandbox.run(["check", "--deep", "--json", "--engine", engine, NAME]).expect(0);
+    assert!(deep.stderr.contains("were not compared: the engine is reached over"), "{deep}");
+    let deep = deep.one_json();
+    assert_eq!((&deep["deep"]["level"], &deep["deep"]["files"], &deep["deep"]["export"]), (&json!("content"), &json!(false), &json!(true)));
 }
 
 /// The command fails as one that cannot ask its engine, and says all of this.
