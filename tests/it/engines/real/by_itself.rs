@@ -10,8 +10,6 @@ use super::*;
 use crate::support::image::OnePlatform;
 use crate::support::image::plain::Plain;
 
-const NAME: &str = "r.example.com/team/app:v1";
-
 /// An image that prints a greeting.
 fn runnable() -> Made {
     Plain { layers: vec![Plain::cat(), Plain::files(&[("greeting", b"hello")])], ..Plain::default() }.make()

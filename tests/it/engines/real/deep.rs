@@ -6,6 +6,7 @@ use larder::deep::{DeepError, Harm, Level};
 use larder::ensure::Wish;
 use larder::examine::{Difference, Kind as What, Octal};
 use larder::pull::{Cache, Unpinned};
+use serde_json::json;
 
 use super::*;
 use crate::support::sandbox::Sandbox;

@@ -37,6 +37,9 @@ macro_rules! cases {
 }
 use cases;
 
+/// What an image is called that needs no other name.
+const NAME: &str = "r.example.com/team/app:v1";
+
 const TABLES: [&[Case]; 5] = [identities::CASES, names::CASES, partial::CASES, running::CASES, faults::CASES];
 
 #[test]
