@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::run::{self, Result};
 
@@ -29,8 +30,10 @@ pub(super) fn run_again() -> Result {
 
 /// Makes it look, to whoever runs inside, as if the system had been started anew.
 pub(super) fn reboot(folder: &Path) -> Result {
+    static STARTS: AtomicU64 = AtomicU64::new(0);
     let id = folder.join("boot-id");
-    std::fs::write(&id, "00000000-0000-4000-8000-000000000000\n")?;
+    // Another one each time: what is done from here on is done in this run, until the next.
+    std::fs::write(&id, format!("00000000-0000-4000-8000-{:012x}\n", STARTS.fetch_add(1, Ordering::Relaxed)))?;
     run::run(Command::new("mount").arg("--bind").arg(&id).arg("/proc/sys/kernel/random/boot_id"))
 }
 
