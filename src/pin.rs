@@ -36,6 +36,10 @@ pub struct Pin {
     /// Whether the digest that was asked for could not be had, and this is what the tag meant instead.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pin_not_met: bool,
+    /// Whether the image came without a manifest and larder made one: its image ID and content are known, and no registry's digest is.
+    /// Then root and manifest are that manifest, and no reference with a digest means this pin.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unproved: bool,
 }
 
 /// Which of an image's identities a digest is.
@@ -66,6 +70,7 @@ impl Pin {
             from,
             pinned_at: Timestamp::now(),
             pin_not_met: false,
+            unproved: image.unproved,
         }
     }
 
@@ -83,6 +88,7 @@ impl Pin {
             layers: self.layers.clone(),
             platform: self.platform.clone(),
             diff_ids: self.diff_ids.clone(),
+            unproved: self.unproved,
         }
     }
 
@@ -91,9 +97,9 @@ impl Pin {
         oci::each_once([&self.root, &self.manifest, &self.config].into_iter().chain(&self.layers))
     }
 
-    /// The name pinned to the root: the reference that means this image everywhere.
+    /// The name pinned to the root: the reference that means this image everywhere. Of an image that is not proved, the name alone.
     pub fn pinned(&self) -> Reference {
-        self.name.pinned_to(self.root.digest)
+        if self.unproved { self.name.to_reference() } else { self.name.pinned_to(self.root.digest) }
     }
 
     /// Whether another pin means the same image under the same name, whenever and wherever it was asked for.

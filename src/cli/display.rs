@@ -168,6 +168,9 @@ pub(crate) fn sent(bytes: u64, lacked: &Lacking) -> String {
 pub(crate) fn proof(proof: Proof, pin: &Pin) -> String {
     match proof {
         Proof::Identity(Identity::ImageId) => format!("image ID {}", pin.image_id()),
+        Proof::Identity(Identity::Root | Identity::Manifest) if pin.unproved => {
+            format!("manifest {} (made by larder)", pin.manifest.digest)
+        }
         Proof::Identity(Identity::Manifest) => format!("manifest {}", pin.manifest.digest),
         Proof::Identity(Identity::Root) => format!("digest {}", pin.root.digest),
         Proof::Content => "content: config and diff IDs compared in full".to_owned(),
@@ -182,12 +185,17 @@ pub(crate) fn proof_json(proof: Proof) -> Value {
 }
 
 pub(crate) fn pin_json(pin: &Pin) -> Value {
+    // What larder made is no digest to ask a registry for.
+    let known = |digest| (!pin.unproved).then_some(digest);
     json!({
         "name": pin.name, "pinned": pin.pinned(), "platform": pin.platform,
-        "root": pin.root.digest, "manifest": pin.manifest.digest, "image_id": pin.image_id(),
-        "size": pin.size, "from": pin.from, "pinned_at": pin.pinned_at, "pin_not_met": pin.pin_not_met,
+        "root": known(pin.root.digest), "manifest": known(pin.manifest.digest), "image_id": pin.image_id(),
+        "size": pin.size, "from": pin.from, "pinned_at": pin.pinned_at, "pin_not_met": pin.pin_not_met, "proved": !pin.unproved,
     })
 }
+
+/// What is said of an image whose pin is not proved.
+pub(crate) const UNPROVED: &str = "image ID known, pin not proved";
 
 pub(crate) fn shown_json(shown: &Shown) -> Value {
     json!({ "id": shown.id, "digests": shown.digests, "platform": shown.platform, "complete": shown.complete })
@@ -203,7 +211,8 @@ pub(crate) fn shown(shown: &Shown) -> String {
 
 /// Any of these would have been the pinned image.
 pub(crate) fn identities(pin: &Pin) -> String {
-    let mut lines = vec![format!("{} (image ID)", pin.image_id()), format!("{} (manifest)", pin.manifest.digest)];
+    let made = if pin.unproved { ", made by larder" } else { "" };
+    let mut lines = vec![format!("{} (image ID)", pin.image_id()), format!("{} (manifest{made})", pin.manifest.digest)];
     if pin.root.digest != pin.manifest.digest {
         lines.push(format!("{} (index)", pin.root.digest));
     }

@@ -86,8 +86,10 @@ fn text(pin: &Pin, layers: &[larder::oci::Descriptor], missing: usize, engines: 
     let mut lines = vec![
         pin.pinned().to_string(),
         format!("  platform:  {}", pin.platform),
-        format!("  root:      {}  {}", pin.root.digest, pin.root.media_type),
-        format!("  manifest:  {}", pin.manifest.digest),
+        match pin.unproved {
+            true => format!("  root:      {}", display::UNPROVED),
+            false => format!("  root:      {}  {}\n  manifest:  {}", pin.root.digest, pin.root.media_type, pin.manifest.digest),
+        },
         format!("  image ID:  {}", pin.image_id()),
         format!("  size:      {} in {}", display::size(pin.size), display::count(layers.len(), "layer")),
         format!("  asked as:  {}", pin.asked),

@@ -30,7 +30,7 @@ pub(crate) fn list(session: &Session<'_>, args: &args::List) -> Result<Exit, Fai
             display::size(size.shared),
             day(pin.pinned_at),
             used.map(day).unwrap_or_default(),
-            pin.root.digest.to_string(),
+            if pin.unproved { display::UNPROVED.to_owned() } else { pin.root.digest.to_string() },
         ];
         if session.screen.table() {
             rows.push(row);

@@ -131,6 +131,7 @@ mod tests {
         let parts = Manifest {
             config: Descriptor { media_type: String::new(), digest: document.digest(), size: document.size() },
             layers: vec![descriptor("layer 1"), descriptor("layer 2")],
+            unproved: false,
         };
         let image = Image::new(descriptor("index"), descriptor("manifest"), parts, Config::parse(&document).unwrap()).unwrap();
         let asked: crate::reference::Reference = "redis:7".parse().unwrap();

@@ -202,7 +202,10 @@ impl Cache<'_> {
         }
         let known = compared.map(|c| c.pin);
         let counted_on = self.count_on().await?;
-        let pulled = self.pull_under(&counted_on, &want(wish, &platform, known.as_ref())).await?;
+        let pulled = match &known {
+            Some(pin) if pin.unproved => self.imported(wish, pin)?,
+            _ => self.pull_under(&counted_on, &want(wish, &platform, known.as_ref())).await?,
+        };
         let (pin, image) = one(&pulled);
         self.store.used(pin);
         let before = self.ask(pin, engine).await?;
@@ -246,7 +249,10 @@ impl Cache<'_> {
             return Ok(Intent { checked, image: None });
         }
         let known = checked.as_ref().map(|c| &c.pin);
-        let (images, plan) = self.plan(&want(wish, &platform, known)).await?;
+        let (images, plan) = match known {
+            Some(pin) if pin.unproved => self.imported(wish, pin).map(|pulled| (pulled.images, pulled.plan))?,
+            _ => self.plan(&want(wish, &platform, known)).await?,
+        };
         let Some(image) = images.into_iter().next() else { return Ok(Intent { checked, image: None }) };
         let shown = match &checked {
             Some(checked) => checked.shown.clone(),
@@ -306,6 +312,17 @@ impl Cache<'_> {
         Ok((checked, platform))
     }
 
+    /// An image that came from a file and that no registry is known to have: there is nothing to pull it by.
+    fn imported(&self, wish: &Wish, pin: &Pin) -> Result<Pulled> {
+        let images = vec![pin.image()];
+        let plan = Plan::new(&images, self.store);
+        if plan.missing.is_empty() {
+            return Ok(Pulled { pins: vec![pin.clone()], images, plan, fetched: 0, tag_now: None });
+        }
+        let (reference, Plan { present, missing, .. }) = (wish.reference.clone(), plan);
+        Err(PullError::Incomplete { reference, present, missing }.into())
+    }
+
     async fn ask(&self, pin: &Pin, engine: &dyn Engine) -> Result<Checked> {
         let shown = engine.inspect(&pin.name).await?;
         let mut standing = proof::prove(pin, shown.as_ref(), None);
@@ -319,6 +336,8 @@ impl Cache<'_> {
             _ => None,
         };
         let usable = match (&standing, &shown) {
+            // A digest that no registry has is nothing to name an image by.
+            (Standing::Held(_), Some(_)) if pin.unproved => Some(pin.name.to_string()),
             (Standing::Held(_), Some(shown)) => Some(engine.usable(pin, shown)),
             _ => None,
         };
@@ -331,7 +350,7 @@ impl Cache<'_> {
         let (pin, image) = one(&order.pulled);
         let parcel = |seat| Parcel { store: self.store, image, name: &pin.name, held, seat };
         match engine.load(parcel(seat), self.tell).await {
-            Err(error) if error.damaged().is_some() && self.upstream.is_some() => {
+            Err(error) if error.damaged().is_some() && self.upstream.is_some() && !pin.unproved => {
                 self.pull_under(&order.counted_on, &want(wish, &pin.platform, Some(pin))).await?;
                 Ok(engine.load(parcel(Seat::alone()), self.tell).await?)
             }

@@ -4,12 +4,16 @@
 //! [`Verified`] bytes, at most [`DOCUMENT_LIMIT`] of them, and says the same to every reader of JSON; a
 //! layer that engines cannot unpack or that lies elsewhere is refused by name.
 
+mod layout;
 mod platform;
+
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Verified};
 use crate::json;
+pub use layout::{Layout, Listed};
 pub use platform::{Platform, PlatformError};
 
 /// The most bytes a manifest, index or config may have: 4 MiB
@@ -49,6 +53,8 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers from the base up.
     pub layers: Vec<Descriptor>,
+    /// Whether larder made it, for an image that came without a manifest: no registry has it.
+    pub unproved: bool,
 }
 
 /// What a config says that an image is identified by.
@@ -84,6 +90,8 @@ pub struct Image {
     pub platform: Platform,
     /// The digests of the unpacked layers from the base up.
     pub diff_ids: Vec<Digest>,
+    /// Whether larder made the manifest, for an image that came without one: no registry has it.
+    pub unproved: bool,
 }
 
 /// How a layer's bytes are compressed.
@@ -218,6 +226,8 @@ pub const MANIFEST_TYPES: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
 const CONFIG_TYPES: [&str; 2] = ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// The annotation of a manifest that larder made, since the image came without one.
+pub const UNPROVED: &str = "larder.unproved";
 const KEYS: [&str; 14] = [
     "schemaVersion",
     "mediaType",
@@ -247,6 +257,8 @@ struct RawDocument {
     layers: Option<Vec<RawDescriptor>>,
     manifests: Option<Vec<RawDescriptor>>,
     fs_layers: Option<serde::de::IgnoredAny>,
+    #[serde(default, deserialize_with = "json::null_is_default")]
+    annotations: HashMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -261,7 +273,14 @@ struct RawDescriptor {
     data: Option<String>,
     platform: Option<RawPlatform>,
     #[serde(default, deserialize_with = "json::null_is_default")]
-    annotations: std::collections::HashMap<String, String>,
+    annotations: HashMap<String, String>,
+}
+
+impl RawDescriptor {
+    fn is_attestation(&self) -> bool {
+        self.annotations.contains_key("vnd.docker.reference.type")
+            || self.platform.as_ref().is_some_and(|p| p.os == "unknown" || p.architecture == "unknown")
+    }
 }
 
 #[derive(Deserialize)]
@@ -327,7 +346,10 @@ impl Document {
         let descriptor = Descriptor { media_type, digest, size: bytes.size() };
         let document = match found {
             Kind::Index => Document::Index(index(digest, raw.manifests.unwrap_or_default())?),
-            Kind::Manifest => Document::Manifest(manifest(&descriptor, raw.config, raw.layers)?),
+            Kind::Manifest => {
+                let unproved = raw.annotations.contains_key(UNPROVED);
+                Document::Manifest(Manifest { unproved, ..manifest(&descriptor, raw.config, raw.layers)? })
+            }
         };
         Ok((document, descriptor))
     }
@@ -340,7 +362,16 @@ impl Image {
         if diff_ids != layers {
             return Err(DocumentError::LayerCount { digest: parts.config.digest, diff_ids, layers });
         }
-        Ok(Image { root, manifest, config: parts.config, layers: parts.layers, platform: config.platform, diff_ids: config.diff_ids })
+        let unproved = parts.unproved;
+        Ok(Image {
+            root,
+            manifest,
+            config: parts.config,
+            layers: parts.layers,
+            platform: config.platform,
+            diff_ids: config.diff_ids,
+            unproved,
+        })
     }
 
     /// Every blob of the image once: root, manifest, config, layers.
@@ -412,9 +443,7 @@ fn index(digest: Digest, entries: Vec<RawDescriptor>) -> Result<Index, DocumentE
     let mut manifests = Vec::new();
     for entry in entries {
         let platform = entry.platform.as_ref().and_then(|p| Platform::new(&p.os, &p.architecture, p.variant.as_deref()));
-        let attestation = entry.annotations.contains_key("vnd.docker.reference.type")
-            || entry.platform.as_ref().is_some_and(|p| p.os == "unknown" || p.architecture == "unknown");
-        if attestation {
+        if entry.is_attestation() {
             continue;
         }
         let entry = checked(entry)?;
@@ -439,7 +468,7 @@ fn manifest(own: &Descriptor, config: Option<RawDescriptor>, layers: Option<Vec<
         return Err(DocumentError::NotAnImage { digest, media_type: config.media_type });
     }
     let layers = layers.into_iter().map(layer).collect::<Result<_, _>>()?;
-    Ok(Manifest { config, layers })
+    Ok(Manifest { config, layers, unproved: false })
 }
 
 fn layer(raw: RawDescriptor) -> Result<Descriptor, DocumentError> {

@@ -194,7 +194,8 @@ pub(super) fn run_of_the_system() -> Option<Vec<u8>> {
     fs::read("/proc/sys/kernel/random/boot_id").ok()
 }
 
-fn scratch_file(folder: &Path) -> Result<(std::path::PathBuf, File)> {
+/// Makes a new file under a name that nobody knows, locked for as long as it is open.
+pub(super) fn scratch_file(folder: &Path) -> Result<(std::path::PathBuf, File)> {
     loop {
         let path = folder.join(format!("{:016x}.tmp", RandomState::new().build_hasher().finish()));
         match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {

@@ -121,7 +121,7 @@ fn lines_of(pins: &[Pin]) -> Result<Vec<String>> {
 }
 
 fn line(pin: &Pin, older: bool) -> Result<String> {
-    let name = if older { pin.pinned().to_string() } else { pin.name.to_string() };
+    let name = if older { pin.name.pinned_to(pin.root.digest).to_string() } else { pin.name.to_string() };
     let annotations = [(REF_NAME, name.as_str()), (IMAGE_NAME, name.as_str())].into();
     serde_json::to_string(&Entry { root: &pin.root, annotations }).map_err(|e| writing("writing", "index.json".as_ref())(e.into()))
 }

@@ -16,7 +16,8 @@ use super::{Store, hash};
 use crate::digest::{Digest, Hasher, Mismatch, Verified};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor};
 
-/// The right to bring a manifest, index or config whose size is not known before it came. While it is held, nobody else brings it.
+/// The right to bring a blob that does not come through an [`Ingest`]: a manifest, index or config whose size is not known before it came,
+/// or one that is staged. While it is held, nobody else brings it.
 pub struct Claim {
     store: Store,
     digest: Digest,
@@ -51,6 +52,19 @@ impl Store {
     pub fn claim(&self, digest: &Digest) -> Result<Claim> {
         let (part, file) = self.lock_part(digest)?;
         Ok(Claim { store: self.clone(), digest: *digest, part, file })
+    }
+
+    /// The right to name a blob of this digest that came in another way; `None`: it is there. One of another size that is damaged is moved away.
+    pub(super) fn claim_blob(&self, digest: &Digest, size: u64) -> Result<Option<Claim>> {
+        let Some((part, file)) = self.lock_part_unless_there(digest, size)? else { return Ok(None) };
+        let claim = Claim { store: self.clone(), digest: *digest, part, file };
+        if disk::size(&self.blob_path(digest))? == Some(size) {
+            return Ok(None);
+        }
+        match self.judge_locked(digest, size, true)? {
+            Some(StoreError::Damaged { now: Whereabouts::Aside(_), .. }) | None => Ok(Some(claim)),
+            Some(wrong) => Err(wrong),
+        }
     }
 
     /// How many bytes of a blob an earlier run left.
@@ -262,6 +276,12 @@ impl Claim {
                 Some(wrong) => Err(wrong),
             },
         }
+    }
+
+    /// Ends the claim to a blob that has its name by now. What an earlier run left of it goes.
+    pub(super) fn fulfilled(self) {
+        // `prune` finds what cannot be removed now.
+        let _ = self.file.set_len(0);
     }
 
     /// Whether this is the document that is claimed.

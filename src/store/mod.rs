@@ -29,6 +29,7 @@ mod open;
 mod pins;
 #[cfg(feature = "sabotage")]
 pub mod sabotage;
+mod stage;
 mod sweep;
 mod verify;
 
@@ -46,6 +47,7 @@ use disk::{Hold, Patience};
 use error::Result;
 pub use error::{StoreError, Whereabouts};
 pub use ingest::{Claim, Ingest};
+pub use stage::{Stage, Staged};
 pub use sweep::{Freed, Pruned, Pruning, Sizes};
 pub use verify::{Checkup, Finding, Tally, Watch};
 

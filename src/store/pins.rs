@@ -110,7 +110,8 @@ impl Store {
             _ => self.named(&reference.name())?,
         };
         if let Some(digest) = reference.digest() {
-            pins.retain(|pin| [pin.root.digest, pin.manifest.digest].contains(&digest));
+            // A digest is asked for that somebody can have from a registry.
+            pins.retain(|pin| !pin.unproved && [pin.root.digest, pin.manifest.digest].contains(&digest));
         }
         if let Some(platform) = platform {
             pins.retain(|pin| platform.rank(&pin.platform).is_some());
