@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Ensure(Ensure),
     /// Bring images from their registries into the store
     Pull(Pull),
+    /// Bring images from files into the store, whatever tool wrote them, and say what is proved of them
+    Import(Import),
     /// Load images from the store into the engine, and prove it; never asks a registry
     Load(Load),
     /// Ask whether the engine holds exactly what was pinned; changes nothing
@@ -276,6 +278,27 @@ pub(crate) struct Load {
     pub(crate) replace: Replace,
     #[command(flatten)]
     pub(crate) dry: Dry,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// Archives of docker, podman, skopeo, crane and others, OCI layouts, or folders of minikube's cache; - is standard input
+    #[arg(value_name = "FILE", required = true, value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<String>,
+    /// What the image is: its name and tag, and with a digest the pin that it has to be
+    #[arg(long = "as", value_name = "REF")]
+    pub(crate) reference: Option<String>,
+    /// Give the images the names that the file gives them
+    #[arg(long, conflicts_with = "reference")]
+    pub(crate) accept_names: bool,
+    /// The only platform that is wanted, as os/architecture[/variant] [default: all that are there]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<Platform>,
+    /// Another repository that may have the manifests of the image; may be repeated
+    #[arg(long, value_name = "REPOSITORY", help_heading = "Registry options")]
+    pub(crate) from: Vec<String>,
+    #[command(flatten)]
+    pub(crate) registry: Registry,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod display;
 mod engines;
 mod ensure;
 mod failure;
+mod import;
 mod inspect;
 mod list;
 mod manual;
@@ -52,6 +53,7 @@ fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, failure::Failure> {
         Command::Ensure(args) => session.wait(ensure::ensure(&session, args)),
         Command::Load(args) => session.wait(ensure::load(&session, args)),
         Command::Pull(args) => session.wait(pull::pull(&session, args)),
+        Command::Import(args) => session.wait(import::import(&session, args)),
         Command::Check(args) => session.wait(check::check(&session, args)),
         Command::List(args) => list::list(&session, args),
         Command::Inspect(args) => session.wait(inspect::inspect(&session, args)),

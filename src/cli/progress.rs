@@ -1,10 +1,11 @@
 //! Progress on standard error: bars on a terminal, plain lines elsewhere.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use larder::digest::Digest;
 use larder::engine::Kind;
 use larder::event::Event;
@@ -170,6 +171,20 @@ impl<'a> Progress<'a> {
             other => self.remark(&other),
         }
     }
+}
+
+/// A file that shows how much of it was read, on a terminal.
+pub(crate) fn reading(screen: &Screen, file: impl Read + Send + 'static, size: Option<u64>) -> Box<dyn Read + Send> {
+    if !screen.bars() {
+        return Box::new(file);
+    }
+    let bar = match size {
+        Some(size) => {
+            ProgressBar::new(size).with_style(style("reading {bar:28} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}"))
+        }
+        None => ProgressBar::no_length().with_style(style("reading {decimal_bytes}  {decimal_bytes_per_sec}")),
+    };
+    Box::new(bar.with_finish(ProgressFinish::AndClear).wrap_read(file))
 }
 
 /// Shows how much was hashed, on a terminal.

@@ -65,7 +65,11 @@ mod tests {
         let diff_ids = unpacked(layers);
         let config = serde_json::json!({ "os": "linux", "architecture": "amd64", "rootfs": { "diff_ids": diff_ids } });
         let config = Config::parse(&Verified::hash(config.to_string())).unwrap();
-        let parts = Manifest { config: descriptor("config"), layers: layers.chars().map(|name| descriptor(&name.to_string())).collect(), unproved: false };
+        let parts = Manifest {
+            config: descriptor("config"),
+            layers: layers.chars().map(|name| descriptor(&name.to_string())).collect(),
+            unproved: false,
+        };
         Image::new(descriptor("root"), descriptor("manifest"), parts, config).unwrap()
     }
 

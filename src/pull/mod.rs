@@ -5,6 +5,7 @@
 
 mod fetch;
 mod mend;
+mod proof;
 
 use std::collections::BTreeMap;
 

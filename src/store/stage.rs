@@ -66,7 +66,7 @@ impl Stage {
 
     /// Brings the bytes to the disk. What they hash to is the blob's digest.
     pub fn finish(self, store: &Store) -> Result<Staged> {
-        self.file.sync_all().map_err(writing("syncing", &self.scratch.path))?;
+        disk::sync(&self.file).map_err(writing("syncing", &self.scratch.path))?;
         let (digest, size) = self.hasher.finish();
         Ok(Staged { store: store.clone(), scratch: self.scratch, digest, size })
     }

@@ -8,6 +8,7 @@ mod damage;
 mod disks;
 mod engines;
 mod faults;
+mod import;
 mod processes;
 mod real;
 mod support;

@@ -3,6 +3,7 @@
 mod deep;
 mod engine;
 mod image;
+mod import;
 mod store;
 mod upstream;
 
@@ -131,6 +132,7 @@ macro_rules! from_owned {
 }
 from_owned!(
     larder::archive::donor::DonorError,
+    larder::import::ImportError,
     larder::reference::ReferenceError,
     larder::pull::PullError,
     larder::ensure::EnsureError,

@@ -9,6 +9,7 @@ pub mod sandbox;
 pub mod scene;
 pub mod sink;
 pub mod ssh;
+pub mod tarball;
 
 /// Runs a program to its end; what it prints. It has to succeed.
 pub fn run(command: &mut std::process::Command) -> String {
