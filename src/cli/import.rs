@@ -1,7 +1,7 @@
 //! `import`: images from files into the store.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use larder::event;
@@ -84,6 +84,10 @@ async fn one(
 
 fn source(session: &Session<'_>, file: &Path) -> Result<Source, Failure> {
     if file.as_os_str() == STDIN {
+        if io::stdin().is_terminal() {
+            return Err(Failure::new(Exit::Usage, "stdin", "standard input is a terminal, and no file")
+                .hint("`docker save IMAGE | larder import -`"));
+        }
         return Ok(Source::Stream(progress::reading(session.screen, io::stdin(), None)));
     }
     if file.is_dir() {

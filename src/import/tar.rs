@@ -368,7 +368,8 @@ impl Extension {
             let (record, rest) = split_record(records).ok_or("has a record that is not as the standard has it")?;
             let eq = record.iter().position(|b| *b == b'=').ok_or("has a record without a key")?;
             let (key, value) = (&record[..eq], &record[eq + 1..]);
-            if key.starts_with(b"GNU.sparse.") {
+            // GNU's, star's and Solaris' ways to say it.
+            if key.starts_with(b"GNU.sparse.") || [&b"SCHILY.realsize"[..], b"SUN.holesdata"].contains(&key) {
                 return Err("describes a sparse file");
             }
             if key == b"hdrcharset" {

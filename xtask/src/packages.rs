@@ -23,6 +23,7 @@ pub(crate) const OTHERS: &[(&str, &str)] = &[
     ("skopeo", "skopeo"),
     ("umoci", "umoci"),
     ("strace", "strace"),
+    ("xz", "xz-utils"),
     ("openssl", "openssl"),
     ("ssh", "openssh-client"),
     ("sshd", "openssh-server"),

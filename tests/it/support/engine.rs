@@ -204,6 +204,17 @@ impl RealEngine {
         self.must(&[arguments, &[name]].concat());
     }
 
+    /// Saves images with its own command line, into a file or folder below its own.
+    pub fn save(&self, options: &[&str], to: &Path, images: &[&str]) {
+        let to = to.display().to_string();
+        self.must(&[&["save", "--output", &to], options, images].concat());
+    }
+
+    /// Where containerd listens that docker brings with it.
+    pub fn containerd(&self) -> PathBuf {
+        self.folder.path().join("exec/containerd/containerd.sock")
+    }
+
     /// Runs a command in a container without a network.
     pub fn run(&self, image: &str, command: &[&str]) -> Output {
         if self.make.is_containerd() {
