@@ -1,11 +1,16 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use super::*;
 use crate::digest::Verified;
 use crate::oci::{Config, Manifest};
+
+/// Where a blob lies in every form but crane's.
+fn path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
 
 pub(crate) struct Made {
     folder: tempfile::TempDir,
@@ -110,7 +115,7 @@ fn one_archive_is_a_layout_and_a_docker_archive() {
     assert_eq!(
         member["index.json"],
         format!(
-            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"index","digest":"{}","size":9,"annotations":{{"io.containerd.image.name":"docker.io/library/redis:7","org.opencontainers.image.ref.name":"7"}}}}]}}"#,
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"index","digest":"{}","size":9,"annotations":{{"io.containerd.image.name":"docker.io/library/redis:7","org.opencontainers.image.ref.name":"docker.io/library/redis:7"}}}}]}}"#,
             root.digest
         )
     );
@@ -316,4 +321,84 @@ fn damage_ends_those_whom_it_concerns() {
         assert!(!cup.taken.windows(13).any(|w| w == b"manifest.json"));
     }
     assert!(cups[1].end().is_ok());
+}
+
+/// The same image under another name, and another image that has layers in common with it.
+fn several(made: &Made) -> [Item; 3] {
+    let put = |media_type: &str, text: String| {
+        let document = Verified::hash(text.into_bytes());
+        made.store.put(&document).unwrap();
+        Descriptor { media_type: media_type.to_owned(), digest: document.digest(), size: document.size() }
+    };
+    let mut other = made.image.clone();
+    other.layers.truncate(2);
+    other.diff_ids.truncate(2);
+    other.config = put("config", "another config".to_owned());
+    other.manifest = put("manifest", "another manifest".to_owned());
+    other.root = other.manifest.clone();
+    let item = |name: &str, image: &Image| Item { name: name.parse().unwrap(), root: image.root.clone(), images: vec![image.clone()] };
+    [item("a:1", &made.image), item("localhost:5000/b:1", &other), item("c:1", &made.image)]
+}
+
+#[test]
+fn several_images_share_what_they_have_in_common() {
+    let made = made();
+    let items = several(&made);
+    let blobs: HashSet<Digest> = items.iter().flat_map(|item| &item.images).flat_map(Image::blobs).map(|blob| blob.digest).collect();
+    let archive = Archive::of(&made.store, &items, Form::Both).unwrap();
+    let written = members(&written(&archive));
+    let paths: HashSet<&str> = written.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!((written.len(), paths.len()), (blobs.len() + 3, blobs.len() + 3), "each blob once, and the three documents");
+    let document = |path: &str| serde_json::from_slice::<serde_json::Value>(&written.iter().find(|(p, _)| p == path).unwrap().1).unwrap();
+    let index = document("index.json");
+    let named: Vec<_> = index["manifests"].as_array().unwrap().iter().map(|m| (&m["digest"], &m["annotations"][REF_NAME])).collect();
+    let roots: Vec<_> = items.iter().map(|item| (serde_json::json!(item.root.digest), serde_json::json!(item.name))).collect();
+    assert_eq!(named, roots.iter().map(|(root, name)| (root, name)).collect::<Vec<_>>());
+    let docker = document("manifest.json");
+    let tags: Vec<_> = docker.as_array().unwrap().iter().map(|entry| entry["RepoTags"].clone()).collect();
+    assert_eq!(serde_json::json!(tags), serde_json::json!([["docker.io/library/a:1", "docker.io/library/c:1"], ["localhost:5000/b:1"]]));
+    let bare = members(&self::written(&Archive::of(&made.store, &items, Form::Oci).unwrap()));
+    assert_eq!(bare, written[..written.len() - 1], "an OCI archive is the same without docker's list");
+}
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+#[test]
+fn one_name_for_two_images_is_refused() {
+    let made = made();
+    let [first, mut other, _] = several(&made);
+    other.name = first.name.clone();
+    let error = Archive::of(&made.store, &[first, other], Form::Both).err().unwrap();
+    assert!(matches!(error, ArchiveError::NameTwice { name } if name.to_string() == "docker.io/library/a:1"));
+}
+
+#[test]
+fn crane_calls_its_members_otherwise() {
+    let made = made();
+    let [item, ..] = several(&made);
+    let image = &made.image;
+    let written = members(&written(&Archive::of(&made.store, &[item], Form::Crane).unwrap()));
+    let names: Vec<&str> = written.iter().map(|(name, _)| name.as_str()).collect();
+    let [first, _, empty, _] = &image.layers[..] else { panic!("four layers") };
+    let gzip = |layer: &Descriptor| format!("{}.tar.gz", layer.digest.hex());
+    let layers = [gzip(first), format!("{}.tar", image.diff_ids[1].hex()), gzip(empty)];
+    assert_eq!(names, [image.config.digest.to_string().as_str(), &layers[0], &layers[1], &layers[2], "manifest.json"]);
+}
+
+#[test]
+fn spans_tell_what_is_compressed() {
+    let made = made();
+    let [item, ..] = several(&made);
+    for form in [Form::Both, Form::Docker] {
+        let archive = Archive::of(&made.store, std::slice::from_ref(&item), form).unwrap();
+        let bytes = written(&archive);
+        let mut at = 0;
+        for span in archive.spans() {
+            let content = &bytes[at..at + span.size as usize];
+            let looks = content.starts_with(&[0x1f, 0x8b]) || content.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+            assert_eq!(span.compressed, looks, "{form:?} at {at}");
+            at += span.size as usize;
+        }
+        assert_eq!(at, bytes.len());
+    }
 }

@@ -6,7 +6,8 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use super::{Archive, ArchiveError, BLOCK, Content, Member};
+use super::members::{Content, Member};
+use super::{Archive, ArchiveError, BLOCK};
 use crate::digest::{self, Digest, Hasher, VerifyReader};
 use crate::oci::Descriptor;
 use crate::store::Store;
@@ -104,8 +105,7 @@ impl<'a> Line<'a> {
     /// Fills a member up to whole blocks.
     fn close(&mut self) {
         let size = self.member().map_or(0, |member| member.size);
-        let filling = (BLOCK - size % BLOCK) % BLOCK;
-        self.write(|out| out.write_all(&END[..filling as usize]));
+        self.write(|out| out.write_all(&END[..filling(size) as usize]));
         self.next += 1;
     }
 
@@ -114,6 +114,11 @@ impl<'a> Line<'a> {
             taker.end(outcome);
         }
     }
+}
+
+/// How many bytes fill so many up to whole blocks.
+pub(super) fn filling(size: u64) -> u64 {
+    (BLOCK - size % BLOCK) % BLOCK
 }
 
 /// All who take the same member. A write fails when nobody is left.

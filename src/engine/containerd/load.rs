@@ -40,7 +40,7 @@ impl Load<'_> {
     /// Brings the image there; returns how many bytes that took.
     pub(super) async fn run(&self, line: &Line, tell: &Tell<'_>) -> Result<u64, EngineError> {
         let (store, image, name) = (self.store.clone(), self.image.clone(), self.name.clone());
-        blocking(move || archive::complete(&store, &image, &name)).await.map_err(Arc::new)?;
+        blocking(move || archive::complete(&store, std::slice::from_ref(&image), &name)).await.map_err(Arc::new)?;
         let channel = line.connect().await?;
         let lease = lease(&channel).await?;
         let leased = channel.leased(lease.parse().map_err(|e| channel.unreadable::<CreateLease>(e))?);
