@@ -234,6 +234,11 @@ impl<R: Read> VerifyReader<R> {
         self.size
     }
 
+    /// What it reads from.
+    pub fn inner(&self) -> &R {
+        &self.inner
+    }
+
     fn conclude(&mut self, extra: &[u8]) -> io::Result<()> {
         let Some(mut hasher) = self.hasher.take() else { return Ok(()) };
         hasher.update(extra);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::reference::{Name, Reference};
 
-/// Something that happened while an image was pulled or loaded.
+/// Something that happened while an image was pulled, loaded or exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -101,6 +101,18 @@ pub enum Event {
         /// Why, in the engine's own words.
         why: String,
     },
+    /// An archive is being written.
+    ExportStarted {
+        /// How many bytes there are before any compression.
+        bytes: u64,
+    },
+    /// More bytes of an archive were written.
+    ExportProgress {
+        /// How many since the last event.
+        bytes: u64,
+    },
+    /// An archive is written, or no more of it will be.
+    ExportFinished,
     /// An engine answered; what it holds is asked next.
     LoadFinished {
         /// The engine.

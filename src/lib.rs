@@ -25,7 +25,7 @@
 //!
 //! [`digest`], [`mod@reference`], [`oci`] and [`pin`] are plain values. [`store`] is blocking code that knows no
 //! network; [`upstream`] is async code that knows no disk; [`pull`] joins them. [`import`] brings images from files, [`archive`] is an image as one stream;
-//! [`engine`] is where it goes. [`ensure`] is the main line. The library prints nothing, reads no environment and never
+//! [`engine`] is where it goes, and [`export`] writes it to files for other tools. [`ensure`] is the main line. The library prints nothing, reads no environment and never
 //! exits: it returns values, and tells [`event::Event`]s to whoever listens. Where [`pull::Cache::upstream`] is
 //! `None`, no connection to a registry can be opened.
 //!
@@ -58,6 +58,7 @@ pub mod engine;
 pub mod ensure;
 pub mod event;
 pub mod examine;
+pub mod export;
 pub mod import;
 mod json;
 pub mod oci;

@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Load(Load),
     /// Ask whether the engine holds exactly what was pinned; changes nothing
     Check(Check),
+    /// Write images from the store into a file or folder that other tools read; never asks a registry
+    Export(Export),
     /// List what is in the store
     #[command(visible_alias = "ls")]
     List(List),
@@ -299,6 +301,54 @@ pub(crate) struct Import {
     pub(crate) from: Vec<String>,
     #[command(flatten)]
     pub(crate) registry: Registry,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) references: References,
+    /// File to write, or - for standard output; a folder for the formats layout and minikube
+    #[arg(long, short, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) output: PathBuf,
+    /// What is written
+    #[arg(long, value_enum, default_value_t = Format::Archive)]
+    pub(crate) format: Format,
+    /// Platform, as os/architecture[/variant], or all; may be repeated. One alone goes by its own manifest, which
+    /// `ctr images import --all-platforms`, kind and k3d need [default: all that the store has, under the index that was pinned; for the formats
+    /// docker and minikube, which hold one, this machine's]
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platforms: Vec<PlatformOrAll>,
+    /// Compression of the whole file; layers that are compressed already are passed on as they are
+    #[arg(long, value_enum, default_value_t = Compress::None)]
+    pub(crate) compress: Compress,
+    #[command(flatten)]
+    pub(crate) naming: Naming,
+    #[command(flatten)]
+    pub(crate) dry: Dry,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A tar archive for every engine: an OCI layout and a docker archive at once
+    Archive,
+    /// A docker archive for older readers; layers compressed with zstd become plain ones
+    Docker,
+    /// An OCI archive
+    Oci,
+    /// An OCI layout in a folder; added to what is there
+    Layout,
+    /// A file in minikube's own cache; the folder is minikube's home, such as ~/.minikube
+    Minikube,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compress {
+    /// None
+    None,
+    /// gzip, which docker and podman read, and containerd since 2.0
+    Gzip,
+    /// Zstandard, which docker reads since 23, podman, and containerd since 2.0
+    Zstd,
 }
 
 #[derive(Debug, Args)]

@@ -48,6 +48,11 @@ impl Screen {
         self.form == Form::Quiet
     }
 
+    /// Whether results are JSON objects.
+    pub(crate) fn json(&self) -> bool {
+        self.form == Form::Json
+    }
+
     /// Whether results are shown as text, so that a table can be made of them.
     pub(crate) fn table(&self) -> bool {
         self.form == Form::Text

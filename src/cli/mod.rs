@@ -6,6 +6,7 @@ mod deep;
 mod display;
 mod engines;
 mod ensure;
+mod export;
 mod failure;
 mod import;
 mod inspect;
@@ -55,6 +56,7 @@ fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, failure::Failure> {
         Command::Pull(args) => session.wait(pull::pull(&session, args)),
         Command::Import(args) => session.wait(import::import(&session, args)),
         Command::Check(args) => session.wait(check::check(&session, args)),
+        Command::Export(args) => export::export(&session, args),
         Command::List(args) => list::list(&session, args),
         Command::Inspect(args) => session.wait(inspect::inspect(&session, args)),
         Command::Remove(args) => remove::remove(&session, args),

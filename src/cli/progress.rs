@@ -27,6 +27,7 @@ struct State {
     came: HashMap<Digest, u64>,
     /// One for each engine.
     loads: HashMap<String, Load>,
+    export: Option<ProgressBar>,
 }
 
 /// A load on its way.
@@ -42,7 +43,7 @@ impl<'a> Progress<'a> {
     pub(crate) fn new(screen: &'a Screen) -> Progress<'a> {
         let bars = screen.bars().then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
         screen.through(bars.clone());
-        let state = State { all: None, blobs: HashMap::new(), came: HashMap::new(), loads: HashMap::new() };
+        let state = State { all: None, blobs: HashMap::new(), came: HashMap::new(), loads: HashMap::new(), export: None };
         Progress { screen, state: Mutex::new(state), bars }
     }
 
@@ -168,6 +169,15 @@ impl<'a> Progress<'a> {
                 state.loads.remove(engine).iter().for_each(|load| load.bar.finish_and_clear());
                 self.remark(&event);
             }
+            Event::ExportStarted { bytes } => {
+                let bar = bars.add(
+                    ProgressBar::new(bytes)
+                        .with_style(style("{msg:22} {bar:28} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left")),
+                );
+                state.export = Some(bar.with_message("writing"));
+            }
+            Event::ExportProgress { bytes } => state.export.iter().for_each(|bar| bar.inc(bytes)),
+            Event::ExportFinished => state.export.take().iter().for_each(ProgressBar::finish_and_clear),
             other => self.remark(&other),
         }
     }

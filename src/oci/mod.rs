@@ -44,6 +44,8 @@ pub struct Descriptor {
 pub struct Index {
     /// The images, in order; attestations and other entries without a platform of their own are left out.
     pub manifests: Vec<(Option<Platform>, Descriptor)>,
+    /// How many entries are left out.
+    pub others: usize,
 }
 
 /// The config and the layers of an image for one platform.
@@ -440,6 +442,7 @@ fn confused(digest: Digest, media_type: Option<&str>, found: &'static str) -> Do
 
 fn index(digest: Digest, entries: Vec<RawDescriptor>) -> Result<Index, DocumentError> {
     bounded(digest, entries.len(), INDEX_LIMIT)?;
+    let listed = entries.len();
     let mut manifests = Vec::new();
     for entry in entries {
         let platform = entry.platform.as_ref().and_then(|p| Platform::new(&p.os, &p.architecture, p.variant.as_deref()));
@@ -454,7 +457,8 @@ fn index(digest: Digest, entries: Vec<RawDescriptor>) -> Result<Index, DocumentE
             None => {}
         }
     }
-    Ok(Index { manifests })
+    let others = listed - manifests.len();
+    Ok(Index { manifests, others })
 }
 
 fn manifest(own: &Descriptor, config: Option<RawDescriptor>, layers: Option<Vec<RawDescriptor>>) -> Result<Manifest, DocumentError> {

@@ -210,7 +210,7 @@ pub(super) fn scratch_file(folder: &Path) -> Result<(std::path::PathBuf, File)> 
     }
 }
 
-/// Gives a file another name. The only rename in larder: whoever names content so has synced it before.
+/// Gives a file another name. The only rename in the store: whoever names content so has synced it before.
 #[expect(clippy::disallowed_methods, reason = "this is its one home")]
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(writing("naming", to))

@@ -94,7 +94,7 @@ fn an_engine_that_cannot_be_asked_is_told_from_one_that_is_not_there() {
 #[test]
 fn help_completions_and_manual_come_with_the_command() {
     let sandbox = Sandbox::new();
-    for command in ["ensure", "pull", "load", "check", "list", "inspect", "remove", "engines", "completions", "manual"] {
+    for command in ["ensure", "pull", "load", "check", "export", "list", "inspect", "remove", "engines", "completions", "manual"] {
         let help = sandbox.run([command, "--help"]).expect(0);
         assert!(help.stdout.contains("Usage: larder") && help.stderr.is_empty(), "{help}");
     }

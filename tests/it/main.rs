@@ -7,6 +7,7 @@ mod command;
 mod damage;
 mod disks;
 mod engines;
+mod export;
 mod faults;
 mod import;
 mod processes;

@@ -2,6 +2,7 @@
 
 mod deep;
 mod engine;
+mod export;
 mod image;
 mod import;
 mod store;
@@ -139,5 +140,6 @@ from_owned!(
     larder::deep::DeepError,
     larder::store::StoreError,
     larder::upstream::UpstreamError,
-    larder::engine::EngineError
+    larder::engine::EngineError,
+    larder::export::ExportError
 );
