@@ -1,5 +1,6 @@
 //! larder beside docker, podman, skopeo and others on the same image, in turn, on engines and a registry of their own.
 
+mod archives;
 mod contest;
 mod engines;
 mod report;
@@ -40,6 +41,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Loads into every kind of engine: held already, a new revision, cold, several at once
     Engines,
+    /// Image files: out of the store, a layout or an engine
+    Archives,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,8 +68,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     let program = run::build_larder(true)?;
     let bench = Bench::set_up(program, fixture)?;
     report::machine(&bench)?;
-    if arguments.what == Some(What::Engines) {
-        return engines::run(&bench, next, arguments);
+    match arguments.what {
+        Some(What::Engines) => return engines::run(&bench, next, arguments),
+        Some(What::Archives) => return archives::run(&bench, arguments),
+        None => {}
     }
 
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|text| name.contains(text.as_str()));

@@ -1,5 +1,7 @@
 //! Images on their way into files.
 
+use std::io::ErrorKind;
+
 use larder::archive::ArchiveError;
 use larder::export::ExportError;
 
@@ -33,6 +35,10 @@ impl From<&ExportError> for Failure {
                 let failure = needed.iter().fold(failure, |failure, needed| failure.with("needed", display::size(*needed)));
                 let failure = failure.with("free", display::size(*free));
                 failure.with("at", path.display()).hint("make room, or write it elsewhere; nothing is left of what was written")
+            }
+            ExportError::File { path, source, .. } if source.kind() == ErrorKind::NotFound => {
+                let failure = Failure::new(Exit::Failed, "no-folder", message).because(error);
+                failure.hint(format!("make the folder {} first", path.parent().unwrap_or(path).display()))
             }
             _ => Failure::new(Exit::Failed, "export", message).because(error),
         }
