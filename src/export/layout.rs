@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::Written;
 use super::error::{ExportError, Result, at};
 use super::file::Fresh;
-use crate::archive::{Archive, ArchiveError, Part};
-use crate::digest::{VerifyReader, mismatch_in};
+use crate::archive::{Archive, ArchiveError, Part, unreadable};
+use crate::digest::VerifyReader;
 use crate::event::{Event, Tell};
 use crate::oci::Descriptor;
 use crate::store::Store;
@@ -91,7 +91,7 @@ fn keep(store: &Store, blob: &Descriptor, path: &Path) -> Result<()> {
         Ok(()) => fresh.file().rewind().and_then(|()| hashed(&mut VerifyReader::new(&*fresh.file(), blob.digest, blob.size))),
         Err(_) => return copied(store, blob, &mut stored, fresh),
     };
-    copied.map_err(|source| unread(store, blob, source))?;
+    copied.map_err(|source| unreadable(store, blob, source))?;
     fresh.commit()
 }
 
@@ -102,7 +102,7 @@ fn copied(store: &Store, blob: &Descriptor, stored: &mut impl Read, mut fresh: F
             Ok(0) => return fresh.commit(),
             Ok(n) => fresh.file().write_all(&buffer[..n]).map_err(|e| fresh.failed(e))?,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(unread(store, blob, source)),
+            Err(source) => return Err(unreadable(store, blob, source).into()),
         }
     }
 }
@@ -111,15 +111,6 @@ fn hashed(content: &mut impl Read) -> io::Result<()> {
     let mut buffer = vec![0; STEP];
     while content.read(&mut buffer)? > 0 {}
     Ok(())
-}
-
-/// What it means that a blob of the store could not be read.
-fn unread(store: &Store, blob: &Descriptor, source: io::Error) -> ExportError {
-    let why = match mismatch_in(&source) {
-        Some(found) => store.set_aside(blob, found).into(),
-        None => ArchiveError::Read { digest: blob.digest, source },
-    };
-    why.into()
 }
 
 /// The index that is there with our entries in it, each in place of one with the same name.

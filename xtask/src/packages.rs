@@ -38,7 +38,10 @@ pub(crate) const FAULTS: &[(&str, &str)] = &[
     ("qemu-storage-daemon", "qemu-system-common"),
     ("mksquashfs", "squashfs-tools"),
     ("chattr", "e2fsprogs"),
+    ("filefrag", "e2fsprogs"),
     ("setpriv", "util-linux"),
+    ("prlimit", "util-linux"),
+    ("script", "bsdutils"),
     ("mount", "mount"),
 ];
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::support::engine::{Make, RealEngine};
 use crate::support::image::Media;
+use crate::support::mount::Mount;
 
 const FORMS: [&[&str]; 9] = [
     &[],
@@ -211,30 +212,11 @@ fn skopeo_and_umoci_read_what_they_can() {
     assert_eq!(String::from_utf8_lossy(&listed).trim(), tagged);
 }
 
-/// A file system of a few bytes over a folder, until it is dropped.
-struct Full(PathBuf);
-
-impl Full {
-    fn over(folder: &Path, size: &str) -> Full {
-        fs::create_dir_all(folder).unwrap();
-        let options = format!("mode=755,size={size}");
-        assert!(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder).status().unwrap().success());
-        Full(folder.to_owned())
-    }
-}
-
-impl Drop for Full {
-    fn drop(&mut self) {
-        // Whoever holds it open lets go when the test ends.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_said_and_nothing_is_left_on_it() {
     let scene = Scene::of(&small(), false);
     let tagged = scene.tagged();
-    let full = Full::over(&scene.path("full"), "24k");
+    let full = Mount::tmpfs(&scene.path("full"), "size=24k");
     for arguments in [&["-o", "full/a.tar"][..], &["-o", "full/a.tar", "--compress", "gzip"], &["-o", "full/layout", "--format", "layout"]]
     {
         let failed = scene.export(&[&[tagged.as_str()], arguments].concat()).expect(1);
@@ -243,4 +225,30 @@ fn a_full_disk_is_said_and_nothing_is_left_on_it() {
         assert!(!scene.path("full/layout/index.json").exists());
     }
     drop(full);
+}
+
+/// On a file system that can, a layout costs no room, and what is in it is hashed all the same.
+#[test]
+fn a_layout_shares_bytes_where_the_file_system_can() {
+    let mut scene = Scene::of(&Recipe { layer_size: 1_000_000, ..small() }, false);
+    let disk = scene.path("disk");
+    let mounted = Mount::made("btrfs", &["--quiet"], 200, &scene.path("image"), &disk);
+    tool("cp", &["-a", &scene.sandbox.store().display().to_string(), &disk.join("store").display().to_string()]);
+    scene.sandbox.set("LARDER_DIR", disk.join("store").display().to_string());
+    let tagged = scene.tagged();
+    let _ = scene.export(&[&tagged, "-o", "disk/layout", "--format", "layout"]).expect(0);
+    let layer = scene.made.platforms[0].layers[0].clone();
+    let of = |folder: &str| disk.join(folder).join("blobs/sha256").join(layer.digest.hex());
+    assert_eq!(Digest::of(&fs::read(of("layout")).unwrap()), layer.digest);
+    let extents = String::from_utf8(tool("filefrag", &["-v", &of("layout").display().to_string()])).unwrap();
+    assert!(extents.contains("shared"), "{extents}");
+    fs::remove_dir_all(disk.join("layout")).unwrap();
+    let mut bytes = fs::read(of("store")).unwrap();
+    bytes[9] ^= 1;
+    fs::set_permissions(of("store"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(of("store"), bytes).unwrap();
+    let failed = scene.export(&[&tagged, "-o", "disk/layout", "--format", "layout"]).expect(4);
+    assert!(failed.stderr.contains(&format!("stored blob is damaged: {}", layer.digest)), "{failed}");
+    assert!(!disk.join("layout/index.json").exists());
+    drop(mounted);
 }
