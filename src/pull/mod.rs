@@ -3,6 +3,7 @@
 //! Joins the store, which knows no network, and the upstream, which knows no disk. Always true: a pin is written
 //! only after every blob that it needs has its name in the store, and no request is made for what is there.
 
+mod choose;
 mod fetch;
 mod mend;
 mod proof;
@@ -17,6 +18,7 @@ use crate::plan::Plan;
 use crate::reference::{Name, Reference, Repository};
 use crate::store::{Claim, Shared, Store, StoreError};
 use crate::upstream::{At, Found, Upstream, UpstreamError};
+use choose::{other_platform, select};
 use fetch::Sources;
 pub use mend::Mended;
 
@@ -500,31 +502,5 @@ fn one_manifest((document, descriptor): (Document, Descriptor)) -> std::result::
     match document {
         Document::Manifest(parts) => Ok(parts),
         Document::Index(_) => Err(DocumentError::Nested { digest: descriptor.digest }),
-    }
-}
-
-/// The manifests that are wanted, and the platform that each is wanted for.
-fn select(want: &Want, root: &Root) -> Result<Vec<(Option<Platform>, Descriptor)>> {
-    match (&root.document, &want.platforms) {
-        (Document::Index(index), Platforms::All) => Ok(index.manifests.clone()),
-        (Document::Manifest(_), Platforms::All) => Ok(vec![(None, root.descriptor.clone())]),
-        (Document::Index(index), Platforms::These(platforms)) => {
-            let one = |wanted: &Platform| {
-                let found = index.select(wanted).cloned().map(|d| (Some(wanted.clone()), d));
-                found.map_err(|offered| PullError::NoSuchPlatform { reference: want.reference.clone(), wanted: wanted.clone(), offered })
-            };
-            platforms.iter().map(one).collect()
-        }
-        (Document::Manifest(_), Platforms::These(platforms)) => {
-            Ok(platforms.iter().map(|wanted| (Some(wanted.clone()), root.descriptor.clone())).collect())
-        }
-    }
-}
-
-fn other_platform(want: &Want, root: &Root, manifest: &Descriptor, wanted: &Platform, found: Platform) -> PullError {
-    let (reference, wanted) = (want.reference.clone(), wanted.clone());
-    match root.document {
-        Document::Manifest(_) => PullError::NoSuchPlatform { reference, wanted, offered: vec![found] },
-        Document::Index(_) => PullError::WrongPlatform { reference, manifest: manifest.digest, wanted, found },
     }
 }
