@@ -15,13 +15,12 @@ pub(crate) fn list(session: &Session<'_>, args: &args::List) -> Result<Exit, Fai
         }
         return Ok(Exit::Done);
     };
-    let pins = store.pins()?;
+    let (pins, used): (Vec<Pin>, Vec<_>) = store.dated_pins()?.into_iter().unzip();
     // What is shared is shared with all, also with those that are not shown.
     let sizes = store.sizes(&pins);
     let wanted = |pin: &Pin| args.filter.as_ref().is_none_or(|text| pin.name.to_string().contains(text.as_str()));
     let mut rows = vec![["NAME", "PLATFORM", "SIZE", "SHARED", "PINNED", "USED", "DIGEST"].map(str::to_owned)];
-    for (pin, size) in pins.iter().zip(&sizes).filter(|(pin, _)| wanted(pin)) {
-        let used = store.last_used(pin);
+    for ((pin, size), used) in pins.iter().zip(&sizes).zip(used).filter(|((pin, _), _)| wanted(pin)) {
         let json = json!({ "own_bytes": size.own, "shared_bytes": size.shared, "last_used": used, "status": "present" });
         let row = [
             pin.name.to_string(),

@@ -104,11 +104,17 @@ fn plain(path: &Path, options: &OpenOptions, failed: impl FnOnce(io::Error) -> S
 
 /// Reads a file of at most `limit` bytes; a longer one comes out one byte longer than that.
 pub(super) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    Ok(read_dated(path, limit)?.map(|(bytes, _)| bytes))
+}
+
+/// The same, and when it was last written or had its time set, where the system tells.
+pub(super) fn read_dated(path: &Path, limit: u64) -> Result<Option<(Vec<u8>, Option<Timestamp>)>> {
     let Some((file, size)) = open(path)? else { return Ok(None) };
+    let written = file.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.try_into().ok());
     // Room for all of it and for the read that finds the end: two calls for a small file.
     let mut bytes = Vec::with_capacity(usize::try_from(size.min(limit)).unwrap_or(0) + 64);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(reading("reading", path))?;
-    Ok(Some(bytes))
+    Ok(Some((bytes, written)))
 }
 
 /// The size of the plain file there; `None` if nothing is there.

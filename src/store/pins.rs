@@ -7,6 +7,7 @@
 //!
 //! After a crash there is the pin or there is not; `index.json` may lag behind until the next change.
 
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -40,6 +41,15 @@ struct Written<'a> {
     pin: &'a RawValue,
 }
 
+/// A pin as it lies in the store.
+pub(super) struct Kept {
+    pub(super) path: PathBuf,
+    /// When it was pinned or used last, where the system tells.
+    pub(super) used: Option<Timestamp>,
+    /// The pin, or why it cannot be read.
+    pub(super) pin: Result<Pin>,
+}
+
 impl Store {
     /// Writes a pin; when this returns, it is on the disk. The blobs that it counts on are there, and the caller holds a [`Shared`](super::Shared).
     ///
@@ -68,13 +78,20 @@ impl Store {
 
     /// All pins, newest first. One that cannot be read is an error.
     pub fn pins(&self) -> Result<Vec<Pin>> {
-        let mut pins = self.each_pin()?.into_iter().map(|(_, pin)| pin).collect::<Result<Vec<_>>>()?;
+        let mut pins = self.each_pin()?.into_iter().map(|kept| kept.pin).collect::<Result<Vec<_>>>()?;
         newest_first(&mut pins);
         Ok(pins)
     }
 
+    /// All pins, newest first, and when each was pinned or used last, where the system tells. One that cannot be read is an error.
+    pub fn dated_pins(&self) -> Result<Vec<(Pin, Option<Timestamp>)>> {
+        let mut pins = self.each_pin()?.into_iter().map(|kept| Ok((kept.pin?, kept.used))).collect::<Result<Vec<_>>>()?;
+        pins.sort_by(|(a, _), (b, _)| newer(a, b));
+        Ok(pins)
+    }
+
     /// Every pin's file, and the pin or why it cannot be read; in no order.
-    pub(super) fn each_pin(&self) -> Result<Vec<(PathBuf, Result<Pin>)>> {
+    pub(super) fn each_pin(&self) -> Result<Vec<Kept>> {
         let mut paths = Vec::new();
         let mut folders = vec![self.root().join("pins")];
         while let Some(folder) = folders.pop() {
@@ -86,9 +103,7 @@ impl Store {
                 }
             }
         }
-        let read = |paths: &[PathBuf]| -> Vec<(PathBuf, Result<Pin>)> {
-            paths.iter().filter_map(|path| Some((path.clone(), self.read_pin(path).transpose()?))).collect()
-        };
+        let read = |paths: &[PathBuf]| -> Vec<Kept> { paths.iter().filter_map(|path| self.read_kept(path)).collect() };
         if paths.len() < MANY {
             return Ok(read(&paths));
         }
@@ -180,6 +195,16 @@ impl Store {
         disk::read(path, LIMIT)?.map(|bytes| self.parse_pin(path, &bytes)).transpose()
     }
 
+    /// Reads a pin and when it was used; `None` if it was removed meanwhile.
+    fn read_kept(&self, path: &Path) -> Option<Kept> {
+        let (used, pin) = match disk::read_dated(path, LIMIT) {
+            Ok(None) => return None,
+            Ok(Some((bytes, used))) => (used, self.parse_pin(path, &bytes)),
+            Err(error) => (None, Err(error)),
+        };
+        Some(Kept { path: path.to_owned(), used, pin })
+    }
+
     fn parse_pin(&self, path: &Path, bytes: &[u8]) -> Result<Pin> {
         if bytes.len() as u64 > LIMIT {
             return Err(StoreError::PinTooLarge { path: path.to_owned(), limit: LIMIT });
@@ -243,10 +268,12 @@ fn after(mut pin: Pin, others: &[Pin]) -> Pin {
     pin
 }
 
-/// Those of the same moment, which no store writes for one name, come in an order that is always the same.
 pub(super) fn newest_first(pins: &mut [Pin]) {
-    pins.sort_by(|a, b| {
-        let when = b.pinned_at.cmp(&a.pinned_at);
-        when.then_with(|| (&a.name, a.root.digest, &a.platform).cmp(&(&b.name, b.root.digest, &b.platform)))
-    });
+    pins.sort_by(newer);
+}
+
+/// Those of the same moment, which no store writes for one name, come in an order that is always the same.
+fn newer(a: &Pin, b: &Pin) -> Ordering {
+    let when = b.pinned_at.cmp(&a.pinned_at);
+    when.then_with(|| (&a.name, a.root.digest, &a.platform).cmp(&(&b.name, b.root.digest, &b.platform)))
 }

@@ -99,17 +99,19 @@ impl Store {
     /// For each of these pins, how many bytes are its own and how many it shares with others of them.
     pub fn sizes(&self, pins: &[Pin]) -> Vec<Sizes> {
         let users = users(pins);
-        let bytes = |pin: &Pin, keep: fn(usize) -> bool| -> u64 {
-            pin.blobs().into_iter().filter(|b| keep(users[&b.digest])).map(|b| b.size).fold(0, u64::saturating_add)
+        let sizes = |pin: &Pin| {
+            pin.blobs().into_iter().fold(Sizes::default(), |sizes, blob| match users[&blob.digest] {
+                1 => Sizes { own: sizes.own.saturating_add(blob.size), ..sizes },
+                _ => Sizes { shared: sizes.shared.saturating_add(blob.size), ..sizes },
+            })
         };
-        pins.iter().map(|pin| Sizes { own: bytes(pin, |n| n == 1), shared: bytes(pin, |n| n > 1) }).collect()
+        pins.iter().map(sizes).collect()
     }
 
     /// What goes by these rules, and the pins that remain.
     fn divide(&self, what: &Pruning) -> Result<(Pruned, Vec<Pin>)> {
         // Where it cannot be told when an image was used, it may have been used just now.
-        let used = |pin: &Pin| self.last_used(pin).unwrap_or(Timestamp::MAX);
-        let mut pins: Vec<(Timestamp, Pin)> = self.pins()?.into_iter().map(|pin| (used(&pin), pin)).collect();
+        let mut pins: Vec<_> = self.dated_pins()?.into_iter().map(|(pin, used)| (used.unwrap_or(Timestamp::MAX), pin)).collect();
         pins.sort_by_key(|(used, _)| *used);
         let unused = pins.iter().take_while(|(used, _)| what.unused_since.is_some_and(|since| *used < since)).count();
         let pins: Vec<Pin> = pins.into_iter().map(|(_, pin)| pin).collect();

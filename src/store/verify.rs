@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::error::{Result, StoreError, Whereabouts, reading};
+use super::pins::Kept;
 use super::{Store, disk, hash_telling, sweep};
 use crate::digest::{Digest, Hasher, Mismatch};
 use crate::oci::Descriptor;
@@ -159,7 +160,7 @@ impl Store {
     /// The pins that can be read, and whether these are all.
     fn look_at_pins(&self, watch: &dyn Watch) -> Result<(Vec<Pin>, bool)> {
         let (mut pins, mut all) = (Vec::new(), true);
-        for (path, pin) in self.each_pin()? {
+        for Kept { path, pin, .. } in self.each_pin()? {
             match pin {
                 Ok(pin) => pins.push(pin),
                 Err(error) => {
