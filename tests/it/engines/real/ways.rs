@@ -231,6 +231,6 @@ fn where_there_is_no_engine_little_is_said() {
     let output = sandbox.run(["engines"]);
     if output.code == Some(5) {
         assert!(output.stdout.is_empty() && output.stderr.lines().count() == 2, "{output}");
-        assert_eq!(sandbox.run(["engines", "--json"]).expect(5).json().iter().filter(|e| e["status"] == "unusable").count(), 11);
+        assert_eq!(sandbox.run(["engines", "--json"]).expect(5).json().iter().filter(|e| e["status"] == "unusable").count(), 15);
     }
 }
