@@ -28,7 +28,7 @@ pub(crate) async fn engines(session: &Session<'_>) -> Result<Exit, Failure> {
     }
     session
         .screen
-        .note("no engine answered; start docker or podman, or set DOCKER_HOST or CONTAINER_HOST; `larder pull` works without one");
+        .note("no engine answered; start docker, podman or containerd, or set DOCKER_HOST, CONTAINER_HOST or CONTAINERD_ADDRESS; `larder pull` works without one");
     Ok(Exit::Engine)
 }
 

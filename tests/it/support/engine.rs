@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -19,6 +20,9 @@ use tempfile::TempDir;
 
 /// How long an engine may take to answer or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many containers were started, so that each has a name of its own.
+static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// Which engine is wanted, and from where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,14 +224,27 @@ impl RealEngine {
         if self.make.is_containerd() {
             return ctr::run(self.make, self.folder.path(), image, command);
         }
-        let mut arguments = vec!["run", "--rm", "--pull", "never", "--network", "none"];
-        if !self.make.is_docker() {
-            // crun refuses a machine with both kinds of cgroups, and podman's own limits may be above what is allowed.
-            arguments.extend(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]);
+        if self.make.is_docker() {
+            return self.run_and_ask(image, command);
         }
-        arguments.push(image);
+        let mut arguments = vec!["run", "--rm", "--pull", "never", "--network", "none"];
+        // crun refuses a machine with both kinds of cgroups, and podman's own limits may be above what is allowed.
+        arguments.extend(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", image]);
         arguments.extend(command);
         self.command(&arguments).output().expect("the engine's command line runs")
+    }
+
+    /// What a container says that ends at once does not always reach whoever had docker start it; docker itself has it all the same.
+    fn run_and_ask(&self, image: &str, command: &[&str]) -> Output {
+        let name = format!("ran-{}", STARTED.fetch_add(1, Ordering::Relaxed));
+        let start = ["run", "--name", &name, "--pull", "never", "--network", "none", image];
+        let mut ran = self.command(&[&start, command].concat()).output().expect("the engine's command line runs");
+        if ran.status.success() {
+            ran.stdout = self.command(&["logs", &name]).output().expect("the engine's command line runs").stdout;
+        }
+        // There is none if it was not even made.
+        let _ = self.command(&["rm", "--force", &name]).output();
+        ran
     }
 
     /// A program of the release that the engine is from, with the engine's environment; it sees the engine's folder.

@@ -83,6 +83,7 @@ fn crowd(outcome: &mut Outcome) -> Result {
 struct Tally {
     pulls: AtomicUsize,
     loads: AtomicUsize,
+    imports: AtomicUsize,
     removals: AtomicUsize,
     prunes: AtomicUsize,
     failures: Mutex<Vec<String>>,
@@ -103,7 +104,7 @@ impl Tally {
     }
 }
 
-/// Eight pull, docker and podman are loaded, and two remove and prune all the while.
+/// Eight pull, two import a file, docker and podman are loaded, and two remove and prune all the while.
 fn churn(outcome: &mut Outcome, time: Duration) -> Result {
     let (docker, podman) = (RealEngine::start(Make::Docker), RealEngine::start(Make::Podman));
     let mut sandbox = Sandbox::of(run::build_larder(false)?);
@@ -111,6 +112,9 @@ fn churn(outcome: &mut Outcome, time: Duration) -> Result {
     let scene = Scene::in_sandbox(sandbox);
     let made = |n: usize| Recipe { layers: 3, layer_size: 200_000, revision: n as u32, ..Recipe::default() }.make();
     let references: Vec<String> = (0..IMAGES).map(|n| scene.serve(&made(n), "demo/app", &format!("v{n}"))).collect();
+    // A file of an image that the others pull too, so that what an import counts on may go and come.
+    let _ = scene.pull(&references[0], &[]).expect(0);
+    let _ = scene.sandbox.run(["export", &references[0], "--platform", PLATFORM, "-o", "./carried.tar"]).expect(0);
     let tally = Tally::default();
     std::thread::scope(|scope| {
         let (scene, references, tally) = (&scene, &references, &tally);
@@ -132,6 +136,13 @@ fn churn(outcome: &mut Outcome, time: Duration) -> Result {
                 }
             });
         }
+        for name in ["localhost/carried:one", "localhost/carried:two"] {
+            scope.spawn(move || {
+                while !tally.is_over() {
+                    tally.count(&tally.imports, &scene.sandbox.run(["import", "./carried.tar", "--as", name]), &[0]);
+                }
+            });
+        }
         scope.spawn(move || {
             for reference in references.iter().cycle().take_while(|_| !tally.is_over()) {
                 // It may be gone already.
@@ -148,7 +159,14 @@ fn churn(outcome: &mut Outcome, time: Duration) -> Result {
     });
     let done = |what: &AtomicUsize| what.load(Ordering::Relaxed);
     let seconds = format!("{} s", time.as_secs());
-    for (name, what) in [("pulls", &tally.pulls), ("loads", &tally.loads), ("removals", &tally.removals), ("prunes", &tally.prunes)] {
+    let all = [
+        ("pulls", &tally.pulls),
+        ("loads", &tally.loads),
+        ("imports", &tally.imports),
+        ("removals", &tally.removals),
+        ("prunes", &tally.prunes),
+    ];
+    for (name, what) in all {
         outcome.figure(&format!("{name} while others remove and prune"), done(what), &seconds);
     }
     let mut failures = tally.failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -158,7 +176,7 @@ fn churn(outcome: &mut Outcome, time: Duration) -> Result {
         failures.push(format!("afterwards something is missing or wrong\n{verified}"));
     }
     scene::verified(&scene.sandbox.store());
-    if [&tally.pulls, &tally.loads, &tally.removals, &tally.prunes].iter().any(|what| done(what) == 0) {
+    if all.iter().any(|(_, what)| done(what) == 0) {
         return fail("something had no turn at all");
     }
     outcome.failures.extend(failures);
