@@ -201,7 +201,8 @@ impl Store {
             disk::remove(&path)?;
             folders.extend(path.parent().map(Path::to_owned));
         }
-        for folder in folders {
+        // One that is not there went with the last pin in it, by another who removed these between the look and the lock.
+        for folder in folders.into_iter().filter(|folder| folder.is_dir()) {
             disk::sync_folder(&folder)?;
             // Up to the first that is not empty, as it is then said.
             let mut emptied = Some(folder.as_path());

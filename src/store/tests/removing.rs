@@ -33,6 +33,16 @@ fn blobs_that_others_need_stay() {
 }
 
 #[test]
+fn what_another_removed_meanwhile_is_removed() {
+    let (_folder, store) = store();
+    let pin = pinned(&store, "app:1", &[b"a"]);
+    let lock = store.exclude().unwrap();
+    assert_eq!(store.remove(std::slice::from_ref(&pin), &lock).unwrap().blobs, 3);
+    assert_eq!(store.remove(&[pin], &lock).unwrap().blobs, 0);
+    assert!(found(&store).is_empty());
+}
+
+#[test]
 fn two_names_of_one_image_share_all_of_it() {
     let (_folder, store) = store();
     let one = pinned(&store, "app:1", &[b"a"]);
