@@ -22,7 +22,7 @@ pub use write::{Outcome, Taker, write_each};
 use crate::digest::Digest;
 use crate::oci::{Compression, Descriptor, Image};
 use crate::reference::Name;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use members::{Content, Member, Sent};
 
 /// The unit of a tar archive: a header, and what content is filled up to.
@@ -167,13 +167,7 @@ pub(crate) fn complete(store: &Store, images: &[Image], name: &Name) -> Result<(
     if missing.is_empty() {
         return Ok(());
     }
-    for blob in &missing {
-        // One that is there with another size is damaged, which is not the same as missing.
-        match store.blob(blob) {
-            Ok(_) | Err(StoreError::Missing { .. }) => {}
-            Err(damaged) => return Err(damaged.into()),
-        }
-    }
+    store.missing_not_damaged(missing.iter().copied())?;
     let missing_layers = missing.iter().filter(|d| layers.contains(&d.digest)).count();
     Err(ArchiveError::Incomplete {
         name: name.clone(),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::digest::Verified;
 use crate::oci::{Config, Manifest};
+use crate::store::StoreError;
 
 /// Where a blob lies in every form but crane's.
 fn path(digest: &Digest) -> String {

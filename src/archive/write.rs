@@ -9,15 +9,13 @@ use std::sync::Arc;
 use super::members::{Content, Member};
 use super::{Archive, ArchiveError, BLOCK};
 use crate::digest::{self, Digest, Hasher, VerifyReader};
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, ZSTD_WINDOW_LOG};
 use crate::store::Store;
 
 /// Two empty blocks end an archive.
 pub(super) const END: [u8; 1024] = [0; 1024];
 /// How many bytes are copied at once.
 pub(super) const STEP: usize = 256 << 10;
-/// The largest window a zstd layer may ask for, as a power of two: 128 MiB, which is what containerd and podman allow.
-const WINDOW_LOG: u32 = 27;
 
 /// What became of an archive; several may end on the same damage.
 pub type Outcome = Result<(), Arc<ArchiveError>>;
@@ -228,7 +226,7 @@ fn unpack(store: &Store, layer: &Descriptor, take: impl FnOnce(&mut dyn Read) ->
 
 fn plain<R: Read>(stored: R) -> io::Result<impl Read> {
     let mut decoder = zstd::Decoder::new(stored)?;
-    decoder.window_log_max(WINDOW_LOG)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
     Ok(decoder)
 }
 

@@ -7,11 +7,8 @@ use std::path::Path;
 
 use super::{ExamineError, Examined, compare};
 use crate::digest::{self, Digest, Hasher};
-use crate::oci::{Compression, Descriptor};
+use crate::oci::{Compression, Descriptor, ZSTD_WINDOW_LOG};
 use crate::store::{Store, StoreError};
-
-/// The largest window a zstd layer may ask for, as a power of two: 128 MiB, which is what containerd and podman allow.
-const WINDOW_LOG: u32 = 27;
 
 /// A layer could not be compared with what an engine made of it.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +72,7 @@ fn plain<'a>(stored: impl Read + 'a, compression: Option<Compression>) -> io::Re
         Some(Compression::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(stored)),
         Some(Compression::Zstd) => {
             let mut decoder = zstd::Decoder::new(stored)?;
-            decoder.window_log_max(WINDOW_LOG)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
             Box::new(decoder)
         }
         Some(Compression::None) | None => Box::new(stored),

@@ -7,10 +7,7 @@ use std::io::{self, BufReader, Cursor, Read};
 use flate2::bufread::MultiGzDecoder;
 use xz4rust::{XzDecoder, XzNextBlockResult};
 
-use crate::oci::Compression;
-
-/// The largest window that zstd content may ask for, as a power of two: 128 MiB, which is what containerd and podman allow.
-const WINDOW_LOG: u32 = 27;
+use crate::oci::{Compression, ZSTD_WINDOW_LOG};
 
 /// The largest dictionary that xz content may ask for: that of `xz -9`.
 const DICTIONARY: usize = 64 << 20;
@@ -66,7 +63,7 @@ pub(super) fn unpacked<'a>(layer: impl Read + Send + 'a, compression: Compressio
         Compression::Gzip => Box::new(MultiGzDecoder::new(layer)),
         Compression::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(layer)?;
-            decoder.window_log_max(WINDOW_LOG)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
             Box::new(decoder)
         }
     })

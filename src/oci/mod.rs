@@ -20,6 +20,9 @@ pub use platform::{Platform, PlatformError};
 /// ([distribution-spec, Pushing Manifests](https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-manifests)).
 pub const DOCUMENT_LIMIT: u64 = 4 << 20;
 
+/// The largest window that zstd content may ask for, as a power of two: 128 MiB, which is what containerd and podman allow.
+pub(crate) const ZSTD_WINDOW_LOG: u32 = 27;
+
 /// The most layers an image may have.
 const LAYER_LIMIT: usize = 4096;
 

@@ -417,13 +417,7 @@ impl Cache<'_> {
         if plan.missing.is_empty() || self.upstream.is_some() {
             return Ok(());
         }
-        for blob in &plan.missing {
-            // One that is there with another size is damaged, which is not the same as missing.
-            match self.store.blob(blob) {
-                Ok(_) | Err(StoreError::Missing { .. }) => {}
-                Err(damaged) => return Err(damaged.into()),
-            }
-        }
+        self.store.missing_not_damaged(&plan.missing)?;
         Err(PullError::Incomplete { reference: want.reference.clone(), present: plan.present, missing: plan.missing.clone() })
     }
 

@@ -142,6 +142,15 @@ impl Store {
         Ok(VerifyReader::new(file, blob.digest, blob.size))
     }
 
+    /// Of blobs that [`has`](Store::has) denies, fails with the first that is there all the same: one with another size is damaged, which is not
+    /// the same as missing.
+    pub(crate) fn missing_not_damaged<'a>(&self, blobs: impl IntoIterator<Item = &'a Descriptor>) -> Result<()> {
+        blobs.into_iter().try_for_each(|blob| match self.blob(blob) {
+            Ok(_) | Err(StoreError::Missing { .. }) => Ok(()),
+            Err(damaged) => Err(damaged),
+        })
+    }
+
     /// Moves a blob that was found wrong to `damaged/`, and gives the error to report.
     ///
     /// It is hashed once more before, so that a blob that was healed meanwhile, or whose descriptor was wrong, stays.
