@@ -58,27 +58,44 @@ impl Digest {
 
     /// The 64 hexadecimal digits, without the algorithm.
     pub fn hex(&self) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        self.0.iter().flat_map(|b| [b >> 4, b & 15]).map(|n| char::from(DIGITS[usize::from(n)])).collect()
+        let mut hex = String::with_capacity(64);
+        for byte in self.0 {
+            hex.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            hex.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+        hex
     }
 
     /// The digest with these 64 hexadecimal digits.
     pub fn from_hex(hex: &str) -> Result<Digest, DigestError> {
-        let lower = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-        if let Some((position, found)) = hex.chars().enumerate().find(|(_, c)| !lower(*c)) {
-            return Err(DigestError::Character { found, position: position + 1 });
-        }
-        if hex.len() != 64 {
-            return Err(DigestError::Length { found: hex.len() });
-        }
-        let value = |b: u8| if b.is_ascii_digit() { b - b'0' } else { b - b'a' + 10 };
-        let mut bytes = [0; 32];
+        let (mut bytes, mut seen) = ([0; 32], 0);
         for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-            *byte = value(pair[0]) << 4 | value(pair[1]);
+            let (high, low) = (VALUES[usize::from(pair[0])], VALUES[usize::from(pair[1])]);
+            seen |= high | low;
+            *byte = high << 4 | low;
         }
-        Ok(Digest(bytes))
+        if hex.len() == 64 && seen < 16 {
+            return Ok(Digest(bytes));
+        }
+        let wrong = hex.chars().enumerate().find(|(_, c)| !matches!(c, '0'..='9' | 'a'..='f'));
+        Err(match wrong {
+            Some((position, found)) => DigestError::Character { found, position: position + 1 },
+            None => DigestError::Length { found: hex.len() },
+        })
     }
 }
+
+/// What each character is worth as a hexadecimal digit; those that are none have a bit that no digit has.
+const VALUES: [u8; 256] = {
+    let (mut values, mut n) = ([16; 256], 0);
+    while n < 16 {
+        values[DIGITS[n] as usize] = n as u8;
+        n += 1;
+    }
+    values
+};
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 impl FromStr for Digest {
     type Err = DigestError;

@@ -6,7 +6,7 @@
 //! After a crash there may be a file `ingest/*.tmp` that nobody has locked; `prune` removes it.
 
 use std::cell::Cell;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -77,6 +77,11 @@ impl Patience {
 
 /// Opens a plain file for reading and tells its size; `None` if nothing is there.
 pub(super) fn open(path: &Path) -> Result<Option<(File, u64)>> {
+    Ok(open_known(path)?.map(|(file, known)| (file, known.len())))
+}
+
+/// The same, with all that the system knows of it.
+fn open_known(path: &Path) -> Result<Option<(File, Metadata)>> {
     plain(path, OpenOptions::new().read(true), reading("opening", path))
 }
 
@@ -87,7 +92,7 @@ pub(super) fn open_or_make(path: &Path) -> Result<File> {
     file.map(|(file, _)| file).ok_or_else(|| writing("creating", path)(io::ErrorKind::NotFound.into()))
 }
 
-fn plain(path: &Path, options: &OpenOptions, failed: impl FnOnce(io::Error) -> StoreError) -> Result<Option<(File, u64)>> {
+fn plain(path: &Path, options: &OpenOptions, failed: impl FnOnce(io::Error) -> StoreError) -> Result<Option<(File, Metadata)>> {
     // Without NONBLOCK, opening a FIFO would wait for its other end.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let foreign = || StoreError::Foreign { path: path.to_owned(), expected: "file" };
@@ -99,7 +104,7 @@ fn plain(path: &Path, options: &OpenOptions, failed: impl FnOnce(io::Error) -> S
         Err(e) => return Err(failed(e)),
     };
     let found = file.metadata().map_err(reading("looking at", path))?;
-    if found.is_file() { Ok(Some((file, found.len()))) } else { Err(foreign()) }
+    if found.is_file() { Ok(Some((file, found))) } else { Err(foreign()) }
 }
 
 /// Reads a file of at most `limit` bytes; a longer one comes out one byte longer than that.
@@ -109,11 +114,12 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
 
 /// The same, and when it was last written or had its time set, where the system tells.
 pub(super) fn read_dated(path: &Path, limit: u64) -> Result<Option<(Vec<u8>, Option<Timestamp>)>> {
-    let Some((file, size)) = open(path)? else { return Ok(None) };
-    let written = file.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.try_into().ok());
-    // Room for all of it and for the read that finds the end: two calls for a small file.
-    let mut bytes = Vec::with_capacity(usize::try_from(size.min(limit)).unwrap_or(0) + 64);
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(reading("reading", path))?;
+    let Some((file, known)) = open_known(path)? else { return Ok(None) };
+    let written = known.modified().ok().and_then(|time| time.try_into().ok());
+    // What it had when it was opened is read, and not once more to see that this is its end: one call for a small file.
+    let length = known.len().min(limit.saturating_add(1));
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    file.take(length).read_to_end(&mut bytes).map_err(reading("reading", path))?;
     Ok(Some((bytes, written)))
 }
 

@@ -15,8 +15,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::{Span, Timestamp};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::de;
 
 use super::Store;
 use super::disk::{self, Hold};
@@ -29,25 +28,19 @@ use crate::reference::{Name, Reference, Repository};
 /// The most bytes that a pin's file may have.
 const LIMIT: u64 = 4 << 20;
 
-/// From how many pins on they are read by several threads.
-const MANY: usize = 512;
+/// From how many files or folders on they are read by several threads.
+const MANY: usize = 64;
 
-/// A pin's file: the pin's text, and the digest of that text.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written<'a> {
-    check: Digest,
-    #[serde(borrow)]
-    pin: &'a RawValue,
-}
+/// How a pin's file begins, before the digest of the pin's text; what stands between the two; and its end.
+const FILE: [&str; 3] = ["{\"check\":\"", "\",\"pin\":", "}\n"];
 
 /// A pin as it lies in the store.
 pub(super) struct Kept {
     pub(super) path: PathBuf,
     /// When it was pinned or used last, where the system tells.
     pub(super) used: Option<Timestamp>,
-    /// The pin, or why it cannot be read.
-    pub(super) pin: Result<Pin>,
+    /// The pin, or why it cannot be read. In a box, since there may be many to sort and a pin is large.
+    pub(super) pin: Result<Box<Pin>>,
 }
 
 impl Store {
@@ -78,13 +71,11 @@ impl Store {
 
     /// All pins, newest first. One that cannot be read is an error.
     pub fn pins(&self) -> Result<Vec<Pin>> {
-        let mut pins = self.each_pin()?.into_iter().map(|kept| kept.pin).collect::<Result<Vec<_>>>()?;
-        newest_first(&mut pins);
-        Ok(pins)
+        Ok(self.dated_pins()?.into_iter().map(|(pin, _)| *pin).collect())
     }
 
     /// All pins, newest first, and when each was pinned or used last, where the system tells. One that cannot be read is an error.
-    pub fn dated_pins(&self) -> Result<Vec<(Pin, Option<Timestamp>)>> {
+    pub fn dated_pins(&self) -> Result<Vec<(Box<Pin>, Option<Timestamp>)>> {
         let mut pins = self.each_pin()?.into_iter().map(|kept| Ok((kept.pin?, kept.used))).collect::<Result<Vec<_>>>()?;
         pins.sort_by(|(a, _), (b, _)| newer(a, b));
         Ok(pins)
@@ -92,10 +83,11 @@ impl Store {
 
     /// Every pin's file, and the pin or why it cannot be read; in no order.
     pub(super) fn each_pin(&self) -> Result<Vec<Kept>> {
-        let mut paths = Vec::new();
-        let mut folders = vec![self.root().join("pins")];
-        while let Some(folder) = folders.pop() {
-            for (path, is_folder) in list(&folder)? {
+        let (mut paths, mut folders) = (Vec::new(), vec![self.root().join("pins")]);
+        while !folders.is_empty() {
+            let listed = across_threads(&folders, |folder| list(folder));
+            folders.clear();
+            for (path, is_folder) in listed.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten() {
                 if is_folder {
                     folders.push(path);
                 } else if path.extension() == Some(OsStr::new("json")) {
@@ -103,15 +95,8 @@ impl Store {
                 }
             }
         }
-        let read = |paths: &[PathBuf]| -> Vec<Kept> { paths.iter().filter_map(|path| self.read_kept(path)).collect() };
-        if paths.len() < MANY {
-            return Ok(read(&paths));
-        }
-        let share = paths.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
-        std::thread::scope(|scope| {
-            let readers: Vec<_> = paths.chunks(share).map(|paths| scope.spawn(|| read(paths))).collect();
-            Ok(readers.into_iter().flat_map(|reader| reader.join().expect("reading does not panic")).collect())
-        })
+        let read = across_threads(&paths, |path| self.read_dated(path));
+        Ok(paths.into_iter().zip(read).filter_map(|(path, read)| read.map(|(used, pin)| Kept { path, used, pin })).collect())
     }
 
     /// The pins that answer to this reference, newest first.
@@ -171,7 +156,7 @@ impl Store {
     }
 
     fn pin_folder(&self, repository: &Repository) -> PathBuf {
-        self.root().join("pins").join(repository.registry()).join(repository.path())
+        [self.root(), "pins".as_ref(), repository.registry().as_ref(), repository.path().as_ref()].iter().collect()
     }
 
     fn named(&self, name: &Name) -> Result<Vec<Pin>> {
@@ -196,13 +181,12 @@ impl Store {
     }
 
     /// Reads a pin and when it was used; `None` if it was removed meanwhile.
-    fn read_kept(&self, path: &Path) -> Option<Kept> {
-        let (used, pin) = match disk::read_dated(path, LIMIT) {
-            Ok(None) => return None,
-            Ok(Some((bytes, used))) => (used, self.parse_pin(path, &bytes)),
-            Err(error) => (None, Err(error)),
-        };
-        Some(Kept { path: path.to_owned(), used, pin })
+    fn read_dated(&self, path: &Path) -> Option<(Option<Timestamp>, Result<Box<Pin>>)> {
+        match disk::read_dated(path, LIMIT) {
+            Ok(None) => None,
+            Ok(Some((bytes, used))) => Some((used, self.parse_pin(path, &bytes).map(Box::new))),
+            Err(error) => Some((None, Err(error))),
+        }
     }
 
     fn parse_pin(&self, path: &Path, bytes: &[u8]) -> Result<Pin> {
@@ -210,12 +194,12 @@ impl Store {
             return Err(StoreError::PinTooLarge { path: path.to_owned(), limit: LIMIT });
         }
         let unreadable = |source| StoreError::Pin { path: path.to_owned(), source };
-        let Written { check, pin } = serde_json::from_slice(bytes).map_err(unreadable)?;
-        let found = Digest::of(pin.get().as_bytes());
+        let (check, pin) = parts(bytes).map_err(unreadable)?;
+        let found = Digest::of(pin);
         if found != check {
             return Err(StoreError::PinDamaged { path: path.to_owned(), expected: check, found });
         }
-        let pin: Pin = serde_json::from_str(pin.get()).map_err(unreadable)?;
+        let pin: Pin = serde_json::from_slice(pin).map_err(unreadable)?;
         if self.pin_path(&pin) != path {
             return Err(StoreError::PinMisplaced { path: path.to_owned(), name: pin.name });
         }
@@ -224,10 +208,37 @@ impl Store {
 }
 
 fn written(pin: &Pin) -> serde_json::Result<Vec<u8>> {
-    let pin = serde_json::value::to_raw_value(pin)?;
-    let mut text = serde_json::to_vec(&Written { check: Digest::of(pin.get().as_bytes()), pin: &pin })?;
-    text.push(b'\n');
-    Ok(text)
+    let [start, middle, end] = FILE;
+    let pin = serde_json::to_string(pin)?;
+    Ok([start, &Digest::of(pin.as_bytes()).to_string(), middle, &pin, end].concat().into_bytes())
+}
+
+/// The digest in a pin's file, and the pin's text, which is to have it.
+fn parts(file: &[u8]) -> serde_json::Result<(Digest, &[u8])> {
+    let [start, middle, end] = FILE.map(str::as_bytes);
+    let split = || {
+        let rest = file.strip_prefix(start)?.strip_suffix(end)?;
+        let (check, rest) = rest.split_at(rest.iter().position(|byte| *byte == b'"')?);
+        Some((str::from_utf8(check).ok()?, rest.strip_prefix(middle)?))
+    };
+    let (check, pin) = split().ok_or_else(|| de::Error::custom("it is not as larder writes it"))?;
+    Ok((check.parse().map_err(de::Error::custom)?, pin))
+}
+
+/// Does the same with each, in several threads where there are many; the results in the order of the items.
+fn across_threads<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    if items.len() < MANY {
+        return items.iter().map(each).collect();
+    }
+    let share = items.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
+    let (own, others) = items.split_at(share);
+    let of_share = |items: &[T]| items.iter().map(&each).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        let others: Vec<_> = others.chunks(share).map(|items| scope.spawn(|| of_share(items))).collect();
+        let mut results = of_share(own);
+        results.extend(others.into_iter().flat_map(|other| other.join().expect("reading does not panic")));
+        results
+    })
 }
 
 /// What is in a folder of pins, and whether it is a folder; nothing if there is no such folder.

@@ -97,15 +97,16 @@ impl Store {
     }
 
     /// For each of these pins, how many bytes are its own and how many it shares with others of them.
-    pub fn sizes(&self, pins: &[Pin]) -> Vec<Sizes> {
-        let users = users(pins);
-        let sizes = |pin: &Pin| {
-            pin.blobs().into_iter().fold(Sizes::default(), |sizes, blob| match users[&blob.digest] {
+    pub fn sizes<'a>(&self, pins: impl IntoIterator<Item = &'a Pin>) -> Vec<Sizes> {
+        let blobs: Vec<_> = pins.into_iter().map(Pin::blobs).collect();
+        let users = users(blobs.iter().flatten().copied());
+        let sizes = |blobs: Vec<&Descriptor>| {
+            blobs.into_iter().fold(Sizes::default(), |sizes, blob| match users[&blob.digest] {
                 1 => Sizes { own: sizes.own.saturating_add(blob.size), ..sizes },
                 _ => Sizes { shared: sizes.shared.saturating_add(blob.size), ..sizes },
             })
         };
-        pins.iter().map(sizes).collect()
+        blobs.into_iter().map(sizes).collect()
     }
 
     /// What goes by these rules, and the pins that remain.
@@ -114,7 +115,7 @@ impl Store {
         let mut pins: Vec<_> = self.dated_pins()?.into_iter().map(|(pin, used)| (used.unwrap_or(Timestamp::MAX), pin)).collect();
         pins.sort_by_key(|(used, _)| *used);
         let unused = pins.iter().take_while(|(used, _)| what.unused_since.is_some_and(|since| *used < since)).count();
-        let pins: Vec<Pin> = pins.into_iter().map(|(_, pin)| pin).collect();
+        let pins: Vec<Pin> = pins.into_iter().map(|(_, pin)| *pin).collect();
         let large = what.keep_bytes.map_or(0, |keep| too_many(&pins, keep));
         let (going, remaining) = pins.split_at(unused.max(large));
         let needed = needed(remaining);
@@ -216,7 +217,7 @@ impl Store {
 
 /// How many of these pins have to go, from the first on, for the others to have no more bytes than this.
 fn too_many(pins: &[Pin], keep: u64) -> usize {
-    let mut users = users(pins);
+    let mut users = users(pins.iter().flat_map(Pin::blobs));
     let sizes: HashMap<Digest, u64> = pins.iter().flat_map(Pin::blobs).map(|blob| (blob.digest, blob.size)).collect();
     let mut bytes: u64 = sizes.values().fold(0, |sum, size| sum.saturating_add(*size));
     let mut going = 0;
@@ -236,9 +237,10 @@ fn too_many(pins: &[Pin], keep: u64) -> usize {
     going
 }
 
-fn users(pins: &[Pin]) -> HashMap<Digest, usize> {
+/// How many pins have each of these blobs, each pin naming it once.
+fn users<'a>(blobs: impl Iterator<Item = &'a Descriptor>) -> HashMap<Digest, usize> {
     let mut users = HashMap::new();
-    for blob in pins.iter().flat_map(Pin::blobs) {
+    for blob in blobs {
         *users.entry(blob.digest).or_default() += 1;
     }
     users

@@ -162,7 +162,7 @@ impl Store {
         let (mut pins, mut all) = (Vec::new(), true);
         for Kept { path, pin, .. } in self.each_pin()? {
             match pin {
-                Ok(pin) => pins.push(pin),
+                Ok(pin) => pins.push(*pin),
                 Err(error) => {
                     all = false;
                     watch.found(Finding::BadPin { path, error });

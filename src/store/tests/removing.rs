@@ -159,9 +159,9 @@ fn sizes_tell_own_from_shared() {
     let (_folder, store) = store();
     let one = pinned(&store, "app:1", &[b"base", b"one"]);
     let two = pinned(&store, "app:2", &[b"base", b"more"]);
-    let sizes = store.sizes(&[one.clone(), two.clone()]);
+    let sizes = store.sizes([&one, &two]);
     assert_eq!(sizes, [Sizes { own: one.size - 4, shared: 4 }, Sizes { own: two.size - 4, shared: 4 }]);
-    assert_eq!(store.sizes(std::slice::from_ref(&one)), [Sizes { own: one.size, shared: 0 }]);
+    assert_eq!(store.sizes([&one]), [Sizes { own: one.size, shared: 0 }]);
 }
 
 #[test]
