@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
@@ -198,6 +198,12 @@ fn put_in_place(scratch: &Path, path: &Path, bytes: &[u8], settle: impl FnOnce(&
 pub(super) fn note(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = open_or_make(path)?;
     file.set_len(0).and_then(|()| file.write_all(bytes)).map_err(writing("writing", path))
+}
+
+/// Adds to the end of a file, which is made if nothing is there. After a crash that may be lost, or half there.
+pub(super) fn append(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = open_or_make(path)?;
+    file.seek(SeekFrom::End(0)).and_then(|_| file.write_all(bytes)).map_err(writing("writing", path))
 }
 
 /// What tells one run of the system from the next, as Linux names it; what was written in this one and not removed has its content in memory

@@ -4,7 +4,7 @@
 //! was compared with that name and reached the disk before; every byte that leaves is hashed again, since existing is
 //! not valid; a pin is written after everything it needs. Any number of processes may use a store at once: readers
 //! take no lock, who needs several blobs to stay holds the store beside others ([`Shared`]), writers lock the part they write, and whoever removes takes
-//! the whole store ([`Exclusive`]). Locks are kernel locks on files, taken in the order `lock.turn`, `lock`, a part, `pins.lock`; a dead holder has none.
+//! the whole store ([`Exclusive`]). Locks are kernel locks on files, taken in the order `lock.turn`, `lock`, a part, `index.lock`, `pins.lock`; a dead holder has none.
 //!
 //! Which blobs are wanted, and where they come from, is for others. Blocking code: it knows no runtime.
 //!

@@ -25,7 +25,7 @@ const FORMAT: u64 = 1;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What may lie in a folder where the making of a store was cut short; `lost+found` is at the top of a file system.
-const BEGUN: [&str; 8] = ["oci-layout", "blobs", "ingest", "pins", "lock", "lock.turn", "pins.lock", "lost+found"];
+const BEGUN: [&str; 9] = ["oci-layout", "blobs", "ingest", "pins", "lock", "lock.turn", "index.lock", "pins.lock", "lost+found"];
 
 /// What `larder.json` says. Fields that a later version adds without raising the format are passed over.
 #[derive(Serialize, Deserialize)]
@@ -101,7 +101,7 @@ fn make(root: &Path) -> Result<()> {
         disk::make_folder(&root.join(folder))?;
     }
     refuse_if_everybody_writes(root)?;
-    for lock in ["lock", "lock.turn", "pins.lock"] {
+    for lock in ["lock", "lock.turn", "index.lock", "pins.lock"] {
         disk::open_or_make(&root.join(lock))?;
     }
     let scratch = root.join("ingest");

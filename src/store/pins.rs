@@ -5,7 +5,7 @@
 //! content says and carries the digest of its own text, since what it counts on is kept because it says so; one that cannot be read is an error that
 //! names its file. No part of a repository has an `@`, so that a file never takes a folder's name.
 //!
-//! After a crash there is the pin or there is not; `index.json` may lag behind until the next change.
+//! After a crash there is the pin or there is not; `index.json` may lag behind until the next command that changes or looks after the store.
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;
@@ -49,6 +49,11 @@ impl Store {
     /// The pin that was written last answers to the bare tag, whatever the clock says: one whose time is not after all
     /// others of its name is written with a time that is.
     pub fn pin(&self, pin: &Pin) -> Result<()> {
+        self.write_pin(pin)?;
+        self.catch_up()
+    }
+
+    fn write_pin(&self, pin: &Pin) -> Result<()> {
         let _one_at_a_time = self.lock_pins()?;
         let folder = self.pin_folder(pin.name.repository());
         let path = folder.join(file_name(pin));
@@ -57,16 +62,12 @@ impl Store {
         disk::make_folder(&folder)?;
         // A blob that another process just named may not have reached the disk under its name.
         disk::sync_folder(&self.blobs())?;
-        let change = self.index_begins_to_change()?;
         let text = written(&pin).map_err(|source| StoreError::Pin { path: path.clone(), source })?;
         // One pin that cannot be read stops much else, so it is read before it is written.
         self.parse_pin(&path, &text)?;
+        self.note_change(&pin.name)?;
         disk::replace(&self.scratch(), &path, &text)?;
-        disk::sync_folder(&folder)?;
-        let mut same_name = others;
-        same_name.push(pin);
-        newest_first(&mut same_name);
-        self.index_changed(change, &same_name)
+        disk::sync_folder(&folder)
     }
 
     /// All pins, newest first. One that cannot be read is an error.

@@ -177,8 +177,7 @@ impl Store {
             self.mend_index();
             return Ok(());
         }
-        let _one_at_a_time = self.lock_pins()?;
-        self.index_begins_to_change()?;
+        let _locks = self.lock_all_pins()?;
         self.unpin(pins)?;
         self.remove_blobs(blobs)?;
         match self.derive_index(remaining) {

@@ -146,14 +146,13 @@ impl Store {
 
     /// Moves a pin's file away that cannot be read, so that the image can be pinned again. Returns where it is now.
     pub fn set_pin_aside(&self, path: &Path) -> Result<PathBuf> {
-        let _one_at_a_time = self.lock_pins()?;
-        self.index_begins_to_change()?;
+        let _locks = self.lock_all_pins()?;
         self.move_to_damaged(&path.file_name().unwrap_or_default().to_string_lossy(), path)
     }
 
     /// Moves a pin's file back that was set aside, since the image could not be pinned again.
     pub fn put_pin_back(&self, aside: &Path, path: &Path) -> Result<()> {
-        let _one_at_a_time = self.lock_pins()?;
+        let _locks = self.lock_all_pins()?;
         disk::rename(aside, path)
     }
 

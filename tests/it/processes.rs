@@ -185,7 +185,12 @@ fn a_lock_that_is_held_for_ever_ends_with_its_holder_named_and_stops_no_reader()
     let remove = ["remove", &there];
     let part = format!("ingest/{}.part", other.platform(PLATFORM).config.digest.hex());
     let ours = format!("({})", std::process::id());
-    for (lock, commands) in [("lock", vec![&pull[..], &remove]), (&part, vec![&pull]), ("pins.lock", vec![&pull, &remove])] {
+    for (lock, commands) in [
+        ("lock", vec![&pull[..], &remove]),
+        (&part, vec![&pull]),
+        ("pins.lock", vec![&pull, &remove]),
+        ("index.lock", vec![&pull, &remove]),
+    ] {
         let held = hold(lock);
         for command in commands {
             let output = scene.sandbox.run(command.iter().chain(&["--lock-timeout", "1"])).expect(1);

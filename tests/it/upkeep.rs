@@ -336,16 +336,22 @@ fn a_blob_that_is_damaged_is_named_with_its_image_and_what_mends_it() {
 #[test]
 fn an_index_that_was_left_behind_is_mended_by_the_same_command() {
     let kept = Kept::new(2);
-    let (index, current) = (kept.sandbox.store().join("index.json"), kept.sandbox.store().join("index.current"));
+    let [index, current, todo] = ["index.json", "index.current", "index.todo"].map(|name| kept.sandbox.store().join(name));
     let pinned = kept.pinned(0);
     let pull: Vec<&str> = ["pull", "--engine", "none", &pinned].into_iter().chain(AMD64).collect();
     for again in [&pull[..], &["remove", "nothing/there"], &["prune"], &["verify"]] {
-        // As a run leaves them that is killed after its pin.
-        fs::remove_file(&current).unwrap();
-        fs::remove_file(&index).unwrap();
-        let _ = kept.run(again.iter().copied());
-        let text = fs::read_to_string(&index).unwrap();
-        assert!((0..2).all(|number| text.contains(&kept.made[number].root.digest.to_string())), "{again:?}: {text}");
+        for noted in [true, false] {
+            // As a run leaves them that is killed after its pin, or in the midst of removing.
+            if noted {
+                fs::write(&todo, format!("\n{pinned}\n").split('@').next().unwrap()).unwrap();
+            } else {
+                fs::remove_file(&current).unwrap();
+            }
+            fs::remove_file(&index).unwrap();
+            let _ = kept.run(again.iter().copied());
+            let text = fs::read_to_string(&index).unwrap();
+            assert!((0..2).all(|number| text.contains(&kept.made[number].root.digest.to_string())), "{again:?}: {text}");
+        }
     }
 }
 

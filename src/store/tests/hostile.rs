@@ -10,7 +10,7 @@ fn opening_makes_a_store_once() {
     assert!(Store::open_existing(&root).unwrap().is_none());
     assert!(!root.exists());
     Store::open(&root).unwrap();
-    assert_eq!(files(&root), ["larder.json", "lock", "lock.turn", "oci-layout", "pins.lock"]);
+    assert_eq!(files(&root), ["index.lock", "larder.json", "lock", "lock.turn", "oci-layout", "pins.lock"]);
     assert_eq!(fs::read_to_string(root.join("larder.json")).unwrap(), r#"{"format":1}"#);
     assert_eq!(fs::read_to_string(root.join("oci-layout")).unwrap(), r#"{"imageLayoutVersion":"1.0.0"}"#);
     assert!(Store::open_existing(&root).unwrap().unwrap().pins().unwrap().is_empty());

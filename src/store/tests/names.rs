@@ -1,8 +1,10 @@
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
 
+use super::super::disk::{self, Hold};
 use super::*;
 use crate::oci::Platform;
 
@@ -139,6 +141,60 @@ fn the_index_is_derived_anew_when_it_cannot_be_trusted() {
         pinned(&store, "app:2", &[b"b"]);
         assert!(index(&store).contains(&(lost.name.to_string(), lost.root.digest)), "{left:?}");
     }
+}
+
+#[test]
+fn what_a_killed_process_noted_is_written_by_the_next() {
+    let (_folder, store) = store();
+    let [path, todo] = ["index.json", "index.todo"].map(|name| store.root().join(name));
+    let _ = pinned(&store, "app:1", &[b"a"]);
+    assert!(!todo.exists(), "nothing is left to do");
+    let noted = |names: &[u8]| {
+        let text = fs::read(&path).unwrap();
+        let lost = pinned(&store, "app:2", &[&names[..names.len().min(99)]]);
+        // As a run leaves them that is killed after its pin.
+        fs::write(&path, text).unwrap();
+        fs::write(&todo, names).unwrap();
+        lost
+    };
+    // Whole, behind a line that was cut off, and what no run writes.
+    for names in [&b"\napp:2\n"[..], b"\nap\napp:2\n", b"\n!\n", b"\xff", &[b'a'; 5 << 20]] {
+        let lost = noted(names);
+        pinned(&store, "app:3", &[b"c"]);
+        assert!(index(&store).contains(&(lost.name.to_string(), lost.root.digest)));
+        assert!(!todo.exists());
+        let lost = noted(names);
+        store.mend_index();
+        assert!(index(&store).contains(&(lost.name.to_string(), lost.root.digest)));
+        assert!(!todo.exists());
+    }
+}
+
+#[test]
+fn whoever_has_the_index_writes_it_for_all_who_wait() {
+    let (_folder, store) = store();
+    let same = image(&store, "amd64", &[b"a"]);
+    let [path, todo] = ["index.json", "index.todo"].map(|name| store.root().join(name));
+    let held = disk::lock_path(&store.root().join("index.lock"), Hold::Alone, &store.patience()).unwrap();
+    let written = || fs::metadata(&path).unwrap().ino();
+    let first = std::thread::scope(|scope| {
+        for n in 0..10 {
+            let (store, same) = (&store, &same);
+            scope.spawn(move || store.pin(&pin_of(same, &format!("app:{n}"))).unwrap());
+        }
+        let wait_until = |done: &dyn Fn() -> bool| {
+            while !done() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        wait_until(&|| store.pins().unwrap().len() == 10);
+        assert!(!path.exists());
+        drop(held);
+        wait_until(&|| !todo.exists());
+        written()
+    });
+    assert_eq!(index(&store).len(), 10);
+    assert_eq!(written(), first, "written once");
 }
 
 #[test]

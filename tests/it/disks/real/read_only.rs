@@ -102,7 +102,7 @@ fn a_store_in_a_squashfs_serves() {
     let pantry = Pantry::on(|scene| Mount::tmpfs(&scene.sandbox.store(), "size=8m"));
     let at = pantry.scene.sandbox.path().join("shelf");
     // As somebody packs it who knows that nobody will need a lock.
-    for lock in ["lock", "lock.turn", "pins.lock"] {
+    for lock in ["lock", "lock.turn", "index.lock", "pins.lock"] {
         fs::remove_file(pantry.scene.sandbox.store().join(lock)).unwrap();
     }
     let mount = Mount::packed(&pantry.scene.sandbox.store(), &pantry.scene.sandbox.path().join("packed"), &at);
