@@ -451,11 +451,11 @@ impl Cache<'_> {
             let newest = self.store.find(&want.name.to_reference(), Some(&pin.platform))?.into_iter().next();
             match newest {
                 Some(known) if known.says_the_same(&pin) => {
-                    let brought = !plan.missing.is_empty();
+                    let (brought, kept) = (!plan.missing.is_empty(), known.clone());
                     fetch::blocking(self.store, move |store| {
                         store.mend_index();
-                        // No new pin brings their names to the disk.
-                        if brought { store.settle() } else { Ok(()) }
+                        // No new pin brings the names to the disk of what was brought, by this process or another.
+                        if brought { store.settle() } else { store.settle_new(&kept.blobs()) }
                     })
                     .await?;
                     pins.push(known);

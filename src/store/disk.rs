@@ -13,15 +13,19 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use rustix::fs::{Advice, OFlags, StatVfs, StatVfsMountFlags};
 
 use super::error::{Result, StoreError, reading, writing};
 
-/// How long to sleep at most between two tries to get a lock: a waiter takes over soon after a holder died.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How long to sleep at least and at most between two tries to get a lock: a waiter takes over soon after a holder died.
+const PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+
+/// One part in so many of the time that was waited is slept before the next try: who waits for long costs little, and no wait is much longer
+/// than it need be.
+const SHARE: u32 = 16;
 
 /// After how many bytes the kernel is told to start writing, so that the sync at the end is short.
 pub(super) const FLUSH_EVERY: u64 = 8 << 20;
@@ -138,6 +142,12 @@ pub(super) fn written(path: &Path) -> Option<Timestamp> {
     fs::symlink_metadata(path).ok()?.modified().ok()?.try_into().ok()
 }
 
+/// When what is there was last written, named or otherwise changed.
+pub(super) fn changed(path: &Path) -> Option<SystemTime> {
+    let found = fs::symlink_metadata(path).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(found.ctime()).ok()?))
+}
+
 /// Makes a folder and those above it, each on the disk when this returns.
 pub(super) fn make_folder(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o755).create(path) {
@@ -244,7 +254,6 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 
 /// Waits for a lock on an open file. It ends with the file, also when the process dies.
 pub(super) fn lock(file: &File, path: &Path, hold: Hold, patience: &Patience) -> Result<()> {
-    let mut pause = Duration::from_millis(1);
     loop {
         let tried = match hold {
             Hold::Shared => file.try_lock_shared(),
@@ -260,8 +269,8 @@ pub(super) fn lock(file: &File, path: &Path, hold: Hold, patience: &Patience) ->
             return Err(StoreError::Locked { path: path.to_owned(), waited, holder: holder(file) });
         }
         patience.tell(path, file);
+        let pause = (waited / SHARE).clamp(PAUSE[0], PAUSE[1]);
         std::thread::sleep(pause.min(patience.limit - waited));
-        pause = (pause * 2).min(PAUSE);
     }
 }
 

@@ -38,7 +38,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::digest::{Digest, Hasher, Mismatch, Verified, VerifyReader};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor};
@@ -72,6 +72,9 @@ struct Place {
     lock_timeout: Duration,
     waiting: Option<disk::Waiting>,
 }
+
+/// After how long what was written has reached the disk, whether or not anybody asked for it; systems write within half a minute.
+const SETTLED: Duration = Duration::from_secs(600);
 
 /// For how long whoever removes lets nobody begin, and for how long it then lets others go first.
 const TURN: Duration = Duration::from_millis(500);
@@ -169,6 +172,13 @@ impl Store {
     /// Brings the names of blobs to the disk that were put there without a pin.
     pub fn settle(&self) -> Result<()> {
         disk::sync_folder(&self.blobs())
+    }
+
+    /// Does so if one of these is so new that its name may not be there yet: another process gives it one and syncs the folder after.
+    pub fn settle_new(&self, blobs: &[&Descriptor]) -> Result<()> {
+        let now = SystemTime::now();
+        let old = |blob: &&Descriptor| disk::changed(&self.blob_path(&blob.digest)).is_some_and(|then| then + SETTLED < now);
+        if blobs.iter().all(old) { Ok(()) } else { self.settle() }
     }
 
     /// Refuses if these blobs cannot all be written; what an earlier run left of them counts.

@@ -36,4 +36,6 @@ fn a_pull_waits_for_the_disk_as_often_as_it_must_and_no_more() {
         // all blobs, the pin's file, and its name.
         assert_eq!(syncs, 2 * (blobs - 3) + 3 + 3, "{blobs} blobs");
     }
+    // What another process may have named a moment ago is brought to the disk before it is said to be there.
+    assert_eq!(self::syncs(&scene, &scene.serve(&first, "demo/app", "v1")), 1);
 }
