@@ -59,6 +59,9 @@ pub mod ensure;
 pub mod event;
 pub mod examine;
 pub mod export;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod import;
 mod json;
 pub mod oci;

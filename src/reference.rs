@@ -94,9 +94,10 @@ impl Repository {
         &self.path
     }
 
-    /// As docker prints it: Docker Hub's images without registry, official ones without `library/`.
+    /// As docker prints it: Docker Hub's images without registry, official ones without `library/`. Those whose path would be read as a
+    /// registry's keep theirs.
     pub fn familiar(&self) -> String {
-        if self.registry != HUB {
+        if self.registry != HUB || split_host(&self.path).0.is_some() {
             return self.to_string();
         }
         self.path.strip_prefix("library/").filter(|p| !p.contains('/')).unwrap_or(&self.path).to_owned()
@@ -347,7 +348,8 @@ fn check_tag(tag: &str) -> Part {
 fn malformed(text: &str, expected: &'static str, offset: usize) -> ReferenceError {
     let lower = text.to_ascii_lowercase();
     let repaired = lower.strip_prefix("https://").or(lower.strip_prefix("http://")).or(lower.strip_prefix("docker://")).unwrap_or(&lower);
-    let suggestion = (repaired != text && parse(repaired).is_ok()).then(|| repaired.to_owned());
+    // With another scheme in it, it is none either: said here, so that this does not go deeper with every one.
+    let suggestion = (repaired != text && !repaired.contains("://") && parse(repaired).is_ok()).then(|| repaired.to_owned());
     let found = text[offset..].chars().next();
     let position = text[..offset].chars().count() + 1;
     ReferenceError::Malformed { text: cut(text), expected, found, position, suggestion }
@@ -500,7 +502,9 @@ mod tests {
 
     #[test]
     fn suggestions_can_be_used() {
-        for (text, meant) in [("Redis:7", Some("redis:7")), ("https://ghcr.io/x:1", Some("ghcr.io/x:1")), ("foo//bar", None)] {
+        let nested = "https://".repeat(100_000);
+        let texts = [("Redis:7", Some("redis:7")), ("https://ghcr.io/x:1", Some("ghcr.io/x:1")), ("foo//bar", None), (&nested, None)];
+        for (text, meant) in texts {
             let Err(ReferenceError::Malformed { suggestion, .. }) = text.parse::<Reference>() else { panic!("{text}") };
             assert_eq!(suggestion.as_deref(), meant);
         }
@@ -515,6 +519,7 @@ mod tests {
         assert_eq!("redis:7".parse::<Name>().unwrap().familiar(), "redis:7");
         assert_eq!("bitnami/redis:7".parse::<Name>().unwrap().familiar(), "bitnami/redis:7");
         assert_eq!("gcr.io/library/redis:7".parse::<Name>().unwrap().familiar(), "gcr.io/library/redis:7");
+        assert_eq!("docker.io/a.io/b:7".parse::<Name>().unwrap().familiar(), "docker.io/a.io/b:7");
         assert!(format!("redis@{D}").parse::<Name>().is_err());
     }
 

@@ -15,6 +15,8 @@ mod challenge;
 mod credentials;
 mod error;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod helper;
 mod refusal;
 mod retry;

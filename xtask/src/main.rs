@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod fixtures;
+mod fuzz;
 mod packages;
 mod releases;
 mod run;
@@ -36,6 +37,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Install the engines of other Debian releases into folders of their own, for the tests
     Engines(releases::Arguments),
+    /// Look for input that a reader of what comes from outside does not stand
+    Fuzz(fuzz::Arguments),
     /// Run every check: format, lints, tests on real engines, documentation, dependencies
     Test(test::Arguments),
     /// Kill it, cut its power, fail its system calls: the experiments of docs/reliability.md
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Engines(arguments) => releases::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         #[cfg(target_arch = "x86_64")]
         Task::Torture(arguments) => torture::run(&arguments),

@@ -45,6 +45,9 @@ pub(crate) const FAULTS: &[(&str, &str)] = &[
     ("mount", "mount"),
 ];
 
+/// What builds libFuzzer.
+pub(crate) const FUZZ: &[(&str, &str)] = &[("g++", "g++")];
+
 /// What larder is measured beside, and with.
 pub(crate) const PEERS: &[(&str, &str)] = &[("skopeo", "skopeo"), ("time", "time")];
 

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::fixtures;
+use crate::fuzz;
 use crate::packages;
 use crate::releases;
 use crate::run::{self, Result, Steps, cargo, fail};
@@ -27,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
                  hint: run `sudo -E env \"PATH=$PATH\" cargo xtask test`; `cargo xtask test --fast` does what needs no root",
             );
         }
-        packages::require(&[packages::ENGINES, packages::OTHERS, packages::FIXTURES, packages::FAULTS])?;
+        packages::require(&[packages::ENGINES, packages::OTHERS, packages::FIXTURES, packages::FAULTS, packages::FUZZ])?;
     }
     let mut steps = Steps::default();
     if !arguments.fast {
@@ -43,6 +44,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     #[cfg(target_arch = "x86_64")]
     if whole && !arguments.fast {
         steps.step("faults", crate::torture::bounded);
+    }
+    if whole && !arguments.fast {
+        steps.step("fuzz", fuzz::bounded);
     }
     if whole {
         steps.step("doctests", || run::run(cargo().args(["test", "--doc"])));

@@ -1,0 +1,73 @@
+//! Targets for the documents of an image: what is accepted says the same to every reader of JSON.
+
+use serde_json::Value;
+
+use super::Target;
+use crate::digest::{Digest, Verified};
+use crate::oci::{Config, Descriptor, Document, Layout};
+
+pub(super) const TARGETS: &[Target] = &[("manifest", document), ("index", document), ("config", config), ("layout", layout)];
+
+/// A manifest or an index.
+fn document(input: &[u8]) {
+    let bytes = Verified::hash(input.to_vec());
+    let Ok((document, own)) = Document::parse(&bytes, None) else { return };
+    assert_eq!((own.digest, own.size), (Digest::of(input), input.len() as u64));
+    // A second look that knows its media type sees the same.
+    let again = Document::parse(&bytes, Some(&own.media_type)).expect("it is what it said it is");
+    assert_eq!(again, (document.clone(), own));
+    let (value, rewritten) = rewritten(input);
+    let (meant, _) = Document::parse(&rewritten, None).expect("it says the same in other words");
+    assert_eq!(meant, document);
+    match document {
+        Document::Manifest(manifest) => {
+            assert!(says(&value["config"], &manifest.config));
+            let layers = value["layers"].as_array().expect("a manifest has layers");
+            assert_eq!(layers.len(), manifest.layers.len());
+            assert!(layers.iter().zip(&manifest.layers).all(|(value, layer)| says(value, layer) && layer.compression().is_some()));
+        }
+        Document::Index(index) => {
+            let entries = value["manifests"].as_array().expect("an index has manifests");
+            assert_eq!(entries.len(), index.manifests.len() + index.others);
+            for (platform, descriptor) in &index.manifests {
+                assert!(entries.iter().any(|entry| says(entry, descriptor)));
+                // Whoever asks for what is on offer gets it, or an entry before it that is for the same.
+                let Some(platform) = platform else { continue };
+                assert!(index.select(platform).is_ok());
+            }
+        }
+    }
+}
+
+/// The config of an image.
+fn config(input: &[u8]) {
+    let Ok(config) = Config::parse(&Verified::hash(input.to_vec())) else { return };
+    let (value, rewritten) = rewritten(input);
+    assert_eq!(Config::parse(&rewritten).expect("it says the same in other words"), config);
+    let diff_ids: Vec<String> = config.diff_ids.iter().map(Digest::to_string).collect();
+    let seen = value["rootfs"]["diff_ids"].as_array().map(|ids| ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect());
+    assert_eq!(seen.unwrap_or_else(Vec::new), diff_ids);
+}
+
+/// The `index.json` of an image layout.
+fn layout(input: &[u8]) {
+    Layout::is_known_version(input);
+    let Ok(layout) = Layout::parse(&Verified::hash(input.to_vec())) else { return };
+    let (value, rewritten) = rewritten(input);
+    assert_eq!(Layout::parse(&rewritten).expect("it says the same in other words"), layout);
+    let entries = value["manifests"].as_array().map(Vec::as_slice).unwrap_or_default();
+    assert!(layout.images.iter().all(|image| entries.iter().any(|entry| says(entry, &image.root))));
+}
+
+/// What another reader of JSON sees, and how it would write that.
+fn rewritten(input: &[u8]) -> (Value, Verified) {
+    let value: Value = serde_json::from_slice(input).expect("what was accepted is JSON");
+    let text = value.to_string();
+    (value, Verified::hash(text))
+}
+
+fn says(value: &Value, descriptor: &Descriptor) -> bool {
+    value["digest"].as_str() == Some(&descriptor.digest.to_string())
+        && value["size"].as_u64() == Some(descriptor.size)
+        && value["mediaType"].as_str().unwrap_or_default() == descriptor.media_type
+}

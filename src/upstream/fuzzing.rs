@@ -1,0 +1,55 @@
+//! Targets for what registries and token servers answer.
+
+use std::str;
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+
+use super::blob::content_range;
+use super::challenge::Challenge;
+use super::token;
+
+pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[("challenge", challenge), ("content_range", range), ("token", reply)];
+
+/// What was read, written down plainly, is read as the same.
+fn challenge(input: &[u8]) {
+    let Some(read) = choose(input) else { return };
+    let again = match &read {
+        Challenge::Basic => "Basic".to_owned(),
+        Challenge::Bearer { realm, service, scope } => {
+            let quoted = |name: &str, value: &str| format!("{name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+            let more = [("service", service), ("scope", scope)].map(|(name, value)| value.as_ref().map(|v| quoted(name, v)));
+            let parameters: Vec<_> = [quoted("realm", realm)].into_iter().chain(more.into_iter().flatten()).collect();
+            format!("Bearer {}", parameters.join(", "))
+        }
+    };
+    // Quoting can make it longer than what is read at all.
+    if again.len() < 8192 {
+        assert_eq!(choose(again.as_bytes()), Some(read), "{again}");
+    }
+}
+
+fn choose(text: &[u8]) -> Option<Challenge> {
+    let mut headers = HeaderMap::new();
+    headers.append(WWW_AUTHENTICATE, HeaderValue::from_bytes(text).ok()?);
+    Challenge::choose(&headers)
+}
+
+/// What is accepted is the specification's form, and nothing else.
+fn range(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else { return };
+    let Some((first, total)) = content_range(text) else { return };
+    let last = text.split_once('-').and_then(|(_, rest)| rest.split_once('/')).expect("it has a last byte").0;
+    let last: u64 = last.parse().expect("the last byte is a number");
+    assert!((first..total).contains(&last));
+    assert_eq!(content_range(&format!("bytes {first}-{last}/{total}")), Some((first, total)));
+}
+
+/// A token that another reader of JSON sees too, for a sensible time.
+fn reply(input: &[u8]) {
+    let Some((token, lasts)) = token::read(input) else { return };
+    assert!((Duration::from_secs(54)..=Duration::from_secs(24 * 60 * 60)).contains(&lasts));
+    let value: serde_json::Value = serde_json::from_slice(input).expect("what was accepted is JSON");
+    let named = |name: &str| value[name].as_str().filter(|t| !t.is_empty());
+    assert_eq!(named("token").or(named("access_token")), Some(token.as_str()));
+}
