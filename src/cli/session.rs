@@ -89,6 +89,7 @@ impl Session<'_> {
             insecure: args.insecure.iter().chain(&file.insecure).cloned().collect(),
             roots: args.ca_file.iter().chain(&file.ca_files).cloned().collect(),
             trusted_realms: file.trusted_realms.clone(),
+            allowed_addresses: file.allowed_addresses.clone(),
             tries: args.tries,
             read_timeout: Duration::from_secs(args.stall),
             ..upstream::Settings::default()

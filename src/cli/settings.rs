@@ -1,6 +1,7 @@
 //! Settings from the environment, the settings file and the arguments, read once.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub(crate) struct File {
     pub(crate) ca_files: Vec<PathBuf>,
     /// Hosts of token servers that credentials may be sent to.
     pub(crate) trusted_realms: Vec<String>,
+    /// Addresses of registries that would not be dialled otherwise: link-local ones.
+    pub(crate) allowed_addresses: Vec<IpAddr>,
 }
 
 /// A variable, if it is set and not empty. The only reader of the environment.

@@ -6,9 +6,9 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
+use super::address::{BlockedAddress, Unresolved};
 use super::error::UpstreamError;
 use super::shown::ShownUrl;
-use super::wire::{BlockedAddress, Unresolved};
 
 /// Names the failure of a request that got no answer, or whose answer broke off.
 pub(super) fn of_request(url: ShownUrl, error: reqwest::Error) -> UpstreamError {

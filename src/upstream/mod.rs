@@ -7,6 +7,7 @@
 //! them. Nothing is read from the environment here but what the HTTP library reads for itself: proxies, and where the system
 //! keeps its certificates.
 
+mod address;
 mod auth;
 mod authfile;
 mod blob;
@@ -24,6 +25,7 @@ mod shown;
 mod token;
 mod wire;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,6 +71,8 @@ pub struct Settings {
     pub https: Vec<String>,
     /// Hosts of token servers that may be sent credentials although they are not their registry's own.
     pub trusted_realms: Vec<String>,
+    /// Addresses that are dialled although they are link-local or a cloud's metadata service.
+    pub allowed_addresses: Vec<IpAddr>,
     /// Files of certificate authorities, in PEM form, that are trusted besides the system's.
     pub roots: Vec<PathBuf>,
     /// What larder calls itself.
@@ -96,6 +100,7 @@ impl Default for Settings {
             insecure: Vec::new(),
             https: Vec::new(),
             trusted_realms: Vec::new(),
+            allowed_addresses: Vec::new(),
             roots: Vec::new(),
             user_agent: concat!("larder/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(10),

@@ -54,6 +54,8 @@ impl From<&UpstreamError> for Failure {
             }
             E::Tls { .. } => failed("tls").because(error).hint("trust its authority with --ca-file FILE, if it is one of yours"),
             E::NotTls { .. } => failed("not-tls").hint("if it speaks plain HTTP and you accept that, name its host with --insecure"),
+            E::Blocked { address, .. } => failed("blocked-address")
+                .hint(format!("if a registry of yours is there, add `allowed_addresses = [\"{address}\"]` to the settings file")),
             E::Resolve { .. } => failed("resolve").because(error).hint("see whether the name is right and the network is there"),
             E::Refused { .. } | E::Connect { .. } => {
                 failed("connect").because(error).hint("see whether the registry is there, and whether a proxy is needed")

@@ -125,6 +125,16 @@ fn addresses_of_machines_secrets_are_never_dialled() {
             assert_eq!(retries, 0);
         }
     }
+    // Nobody is there, but it was dialled.
+    let allowed = Settings {
+        allowed_addresses: vec!["169.254.169.254".parse().unwrap()],
+        connect_timeout: std::time::Duration::from_millis(50),
+        read_timeout: std::time::Duration::from_millis(100),
+        tries: 1,
+        ..settings()
+    };
+    assert_matches!(ask("169.254.169.254", allowed.clone()).0, E::Connect { .. } | E::TimedOut { .. } | E::Tls { .. } | E::Refused { .. });
+    assert_matches!(ask("169.254.169.253", allowed).0, E::Blocked { .. });
 }
 
 #[test]
