@@ -200,6 +200,12 @@ pub(crate) struct Registry {
     /// Seconds without a byte after which a connection is given up
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) stall: u64,
+    /// Seconds in which a connection has to come about
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) connect_timeout: u64,
+    /// Time for all of it, loads into engines too, such as 90s or 10m; what is not done then has failed, and what came is kept
+    #[arg(long, value_name = "DURATION", env = "LARDER_DEADLINE", hide_env_values = true)]
+    pub(crate) deadline: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::credentials::{CredentialsError, Source};
-use super::shown::{Limits, Said, ShownUrl};
+use super::limits::{Limits, too_many};
+use super::shown::{Said, ShownUrl};
 use crate::digest::{Digest, Mismatch};
 
 pub(super) type Result<T> = std::result::Result<T, UpstreamError>;
@@ -231,7 +232,7 @@ pub enum UpstreamError {
         said: Option<Box<Said>>,
     },
     /// The registry wants to be asked less often.
-    #[error("{url} was asked too often")]
+    #[error("{}", too_many(url, limits.as_deref(), said.as_deref()))]
     TooManyRequests {
         /// What was asked.
         url: ShownUrl,

@@ -19,6 +19,7 @@ mod failure;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod helper;
+mod limits;
 mod refusal;
 mod retry;
 mod shown;
@@ -27,7 +28,7 @@ mod wire;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
@@ -35,7 +36,8 @@ use reqwest::{Method, StatusCode, Url};
 pub use self::blob::BlobStream;
 pub use self::credentials::{CredentialsError, Login, Secret, Source};
 pub use self::error::UpstreamError;
-pub use self::shown::{Limits, Said, ShownUrl};
+pub use self::limits::Limits;
+pub use self::shown::{Said, ShownUrl};
 
 use self::auth::{Access, Auth};
 use self::body::Answer;
@@ -89,6 +91,8 @@ pub struct Settings {
     pub backoff: Duration,
     /// The longest wait that a registry may ask for; if it asks for more, this is a failure.
     pub longest_wait: Duration,
+    /// When all has to be done: what would be tried again later than that has failed.
+    pub deadline: Option<Instant>,
 }
 
 impl Default for Settings {
@@ -109,6 +113,7 @@ impl Default for Settings {
             tries: 5,
             backoff: Duration::from_millis(500),
             longest_wait: Duration::from_secs(60),
+            deadline: None,
         }
     }
 }

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use super::auth::Access;
 use super::body::{Answer, NOTE_LIMIT};
 use super::error::UpstreamError;
-use super::shown::{Limits, Said, ShownUrl, plain};
+use super::limits::Limits;
+use super::shown::{Said, ShownUrl, plain};
 
 /// What was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(super) enum Wanted {
 pub(super) async fn of_answer(mut answer: Answer, wanted: Wanted, access: Access) -> UpstreamError {
     let said = said(&mut answer).await;
     let after = answer.header(RETRY_AFTER).and_then(|text| retry_after(text, Timestamp::now()));
-    let limits = limits(&answer);
+    let limits = Limits::of(&answer);
     let status = answer.status().as_u16();
     let url = answer.url;
     match status {
@@ -79,13 +80,6 @@ pub(super) async fn said(answer: &mut Answer) -> Option<Box<Said>> {
         Err(_) => return None,
     };
     (said != Said { code: String::new(), message: String::new() }).then(|| Box::new(said))
-}
-
-/// Docker Hub's own headers, which others have taken over.
-fn limits(answer: &Answer) -> Option<Box<Limits>> {
-    let read = |name| answer.header(name).map(|v| plain(v, 60));
-    let limits = Limits { limit: read("ratelimit-limit"), remaining: read("ratelimit-remaining") };
-    (limits.limit.is_some() || limits.remaining.is_some()).then(|| Box::new(limits))
 }
 
 /// Seconds, or a date ([RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#field.retry-after)).

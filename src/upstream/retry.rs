@@ -1,11 +1,11 @@
 //! What is tried again, how often, and after how long.
 //!
-//! Always true: tries are counted as long as nothing is gained by them, so nothing is tried for ever; whoever watches is
-//! told of each. A request that was answered in a way that will not change is never made again, and neither is one
+//! Always true: tries are counted as long as nothing is gained by them, so nothing is tried for ever, and nothing behind the
+//! deadline; whoever watches is told of each. A request that was answered in a way that will not change is never made again, and neither is one
 //! over a connection whose certificate was refused.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Settings;
 use super::error::{Result, UpstreamError};
@@ -31,6 +31,8 @@ enum Outlook {
     Lasting,
     /// Not before this time, if the server named one.
     Passing(Option<Duration>),
+    /// What came broke off.
+    Cut,
     /// The host was not reached.
     Unreached,
 }
@@ -49,16 +51,22 @@ impl<'a> Retry<'a> {
     pub(super) async fn pause(&mut self, error: UpstreamError) -> Result<()> {
         let outlook = outlook(&error);
         self.failed += 1;
+        // Whoever gave something a moment ago gives more.
+        let at_once = matches!(outlook, Outlook::Cut) && self.reached && self.failed == 1;
         let (tries, wanted) = match outlook {
             Outlook::Lasting => return Err(error),
             Outlook::Unreached if !self.reached => (UNREACHED.min(self.settings.tries), None),
-            Outlook::Unreached => (self.settings.tries, None),
+            Outlook::Unreached | Outlook::Cut => (self.settings.tries, None),
             Outlook::Passing(wanted) => (self.settings.tries, wanted),
         };
         if self.failed >= tries || wanted.is_some_and(|w| w > self.settings.longest_wait) {
             return Err(error);
         }
-        let after = wanted.unwrap_or_default().max(self.backoff());
+        let after = if at_once { Duration::ZERO } else { wanted.unwrap_or_default().max(self.backoff()) };
+        // What comes too late is no use, and the reason is better known than that the time ran out.
+        if self.settings.deadline.is_some_and(|deadline| deadline.saturating_duration_since(Instant::now()) <= after) {
+            return Err(error);
+        }
         if let Some(url) = error.url() {
             (self.tell)(Event::Retrying { what: url.to_string(), why: line(&error), after });
         }
@@ -77,11 +85,10 @@ impl<'a> Retry<'a> {
 fn outlook(error: &UpstreamError) -> Outlook {
     match error {
         // What is granted for hours is used up; a second does not help.
-        UpstreamError::TooManyRequests { after: None, limits: Some(limits), .. } if limits.used_up() => Outlook::Lasting,
+        UpstreamError::TooManyRequests { after: None, .. } if error.is_pull_limit() => Outlook::Lasting,
         UpstreamError::TooManyRequests { after, .. } | UpstreamError::Failed { after, .. } => Outlook::Passing(*after),
-        UpstreamError::TimedOut { .. } | UpstreamError::TooSlow { .. } | UpstreamError::Broken { .. } | UpstreamError::Short { .. } => {
-            Outlook::Passing(None)
-        }
+        UpstreamError::TimedOut { .. } | UpstreamError::TooSlow { .. } => Outlook::Passing(None),
+        UpstreamError::Broken { .. } | UpstreamError::Short { .. } => Outlook::Cut,
         UpstreamError::Resolve { .. }
         | UpstreamError::Refused { .. }
         | UpstreamError::Connect { .. }

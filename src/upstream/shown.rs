@@ -71,22 +71,6 @@ impl UpstreamError {
     }
 }
 
-/// What a registry grants, as it says it itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// How much, such as `100;w=21600`: a hundred in six hours.
-    pub limit: Option<String>,
-    /// How much of that is left.
-    pub remaining: Option<String>,
-}
-
-impl Limits {
-    /// Whether nothing is left.
-    pub fn used_up(&self) -> bool {
-        self.remaining.as_deref().is_some_and(|r| r.split(';').next().is_some_and(|left| left.trim() == "0"))
-    }
-}
-
 /// What a registry said about its refusal: the code of the specification and a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {

@@ -1,6 +1,9 @@
 //! What the command does when a registry is at fault: each fault in its own words and exit code, or survived; and a
 //! store in which everything hashes to its name.
 
+mod flaky;
+mod real;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -135,7 +135,7 @@ fn repository(text: &str) -> Repository {
 }
 
 /// Answers each connection with these bytes, and says where.
-fn raw(answer: Vec<u8>) -> String {
+pub(super) fn raw(answer: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

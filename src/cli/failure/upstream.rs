@@ -1,10 +1,13 @@
 //! Registries, and the way to them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use larder::upstream::{Said, UpstreamError};
+use jiff::{SignedDuration, Timestamp};
+use larder::upstream::{Limits, Said, UpstreamError};
 
 use super::{Exit, Failure, sized};
+use crate::cli::display;
 
 impl From<&UpstreamError> for Failure {
     fn from(error: &UpstreamError) -> Failure {
@@ -31,16 +34,13 @@ impl From<&UpstreamError> for Failure {
             E::NoBlob { said, .. } => {
                 registry("no-blob").said(said).hint("the registry is missing a part of its own image; name another source with --from")
             }
-            E::TooManyRequests { after, limits, said, .. } => {
-                let failure = registry("too-many-requests").said(said).waiting(*after);
-                let failure = match limits {
-                    Some(limits) => failure
-                        .with("limit", limits.limit.as_deref().unwrap_or("not said"))
-                        .with("left", limits.remaining.as_deref().unwrap_or("not said")),
-                    None => failure,
-                };
-                failure.hint("log in, which often raises the limit, or try again later")
+            E::TooManyRequests { after, limits, said, .. } if error.is_pull_limit() => {
+                pull_limit(registry("pull-limit").said(said), limits.as_deref().unwrap_or(&Limits::default()), *after)
             }
+            E::TooManyRequests { after, said, .. } => registry("too-many-requests")
+                .said(said)
+                .waiting(*after)
+                .hint("try again later, log in, which often raises the limit, or name a mirror with --from or in the settings file"),
             E::Failed { after, said, .. } => {
                 failed("registry-failed").said(said).waiting(*after).hint("try again later; what came is kept")
             }
@@ -67,6 +67,35 @@ impl From<&UpstreamError> for Failure {
             _ => failed("upstream").because(error),
         }
     }
+}
+
+/// How much is granted, what is left of it, for whom, and until when.
+fn pull_limit(failure: Failure, limits: &Limits, after: Option<Duration>) -> Failure {
+    let pulls = |count| display::count(usize::try_from(count).unwrap_or(usize::MAX), "pull");
+    let span = |time: Duration| format!("{:#}", SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX));
+    let granted = match limits.granted() {
+        Some((granted, Some(window))) => Some(format!("{} in {}", pulls(granted), span(window))),
+        Some((granted, None)) => Some(pulls(granted)),
+        None => limits.limit.clone(),
+    };
+    let left = limits.left().map(pulls).or(limits.remaining.clone());
+    let more = after.or(limits.at_the_latest()).map(|wait| {
+        let until = Timestamp::now().checked_add(wait).map(|at| format!(", at {}", at.strftime("%Y-%m-%d %H:%M UTC")));
+        format!("after {} at the latest{}", span(wait), until.unwrap_or_default())
+    });
+    let known = [("granted", granted), ("left", left), ("counted for", limits.source.clone()), ("more", more)];
+    let failure = known.into_iter().fold(failure, |failure, (label, value)| match value {
+        Some(value) => failure.with(label, value),
+        None => failure,
+    });
+    // An address is what those without an account are counted by.
+    let anonymous = limits.source.as_deref().is_none_or(|source| source.parse::<IpAddr>().is_ok());
+    failure.hint(match anonymous {
+        true => {
+            "log in with `docker login` or `podman login`, which raises the limit, or name a mirror with --from or in the settings file"
+        }
+        false => "name a mirror with --from or in the settings file, or try again later; what is in the store counts no more",
+    })
 }
 
 impl Failure {

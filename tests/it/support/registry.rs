@@ -16,6 +16,7 @@ mod part;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub enum Fault {
     Chunked,
     /// A chunked body that has this many bytes too many.
     Longer(u64),
+    /// A chunked body that ends as it should, but has this many bytes too few.
+    Shorter(u64),
     /// A chunked body without end.
     Endless,
     /// `Docker-Content-Digest` names something else.
@@ -78,6 +81,8 @@ pub enum Fault {
     Missing,
     /// Another content type.
     ContentType(&'static str),
+    /// One more header.
+    Header(&'static str, &'static str),
     /// The answer is somewhere else.
     RedirectTo(String),
     /// The body is said to be in this encoding.
@@ -199,6 +204,7 @@ struct State {
     token_server: TokenServer,
     seen: Vec<Seen>,
     connections: usize,
+    sent: Arc<AtomicU64>,
 }
 
 /// The registry. Dropping it stops it.
@@ -334,6 +340,11 @@ impl Registry {
     /// How many connections there were.
     pub fn connections(&self) -> usize {
         self.state().connections
+    }
+
+    /// How many bytes it sent in all, heads of answers too; those within TLS do not count.
+    pub fn sent(&self) -> u64 {
+        self.state().sent.load(Ordering::Relaxed)
     }
 
     /// Forgets all requests so far.

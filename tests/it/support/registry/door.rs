@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -62,7 +62,7 @@ pub(super) fn serve(
 async fn connection(stream: TcpStream, address: SocketAddr, state: Shared, wrap: Option<Wrap>) {
     let hard = Arc::new(AtomicBool::new(false));
     let stream: Box<dyn Connected> = match wrap {
-        None => Box::new(Socket { stream, hard: hard.clone() }),
+        None => Box::new(Socket { stream, hard: hard.clone(), sent: lock(&state).sent.clone() }),
         Some(wrap) => match wrap(stream).await {
             Ok(stream) => stream,
             Err(_) => return,
@@ -83,10 +83,20 @@ struct Here {
     hard: Arc<AtomicBool>,
 }
 
-/// A connection that can be reset.
+/// A connection that can be reset, and that counts.
 struct Socket {
     stream: TcpStream,
     hard: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Socket {
+    fn counted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.sent.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        written
+    }
 }
 
 impl Drop for Socket {
@@ -105,7 +115,8 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.counted(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -117,7 +128,8 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.counted(written)
     }
 
     fn is_write_vectored(&self) -> bool {

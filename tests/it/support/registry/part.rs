@@ -64,10 +64,11 @@ impl<'a> Part<'a> {
                 let size = self.content.size() - self.asked.unwrap_or(0);
                 headers.insert(CONTENT_LENGTH, size.saturating_add_signed(off).into());
             }
-            Some(Fault::Chunked | Fault::Longer(_) | Fault::Endless) => drop(headers.remove(CONTENT_LENGTH)),
+            Some(Fault::Chunked | Fault::Longer(_) | Fault::Shorter(_) | Fault::Endless) => drop(headers.remove(CONTENT_LENGTH)),
             Some(Fault::WrongDigestHeader) => drop(headers.insert(DIGEST, header(&Digest::of(b"something else").to_string()))),
             Some(Fault::NoDigestHeader) => drop(headers.remove(DIGEST)),
             Some(Fault::ContentType(other)) => drop(headers.insert(CONTENT_TYPE, HeaderValue::from_static(other))),
+            Some(Fault::Header(name, value)) => drop(headers.insert(name, HeaderValue::from_static(value))),
             Some(Fault::Encoded(encoding)) => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding))),
             _ => {}
         }
@@ -90,6 +91,7 @@ impl<'a> Part<'a> {
             Some(Fault::WrongLength(_)) => Ok(part(length)?.then_cut()),
             // In one piece, so that the end does not fall between two.
             Some(Fault::Longer(n)) => Ok(Script::bytes([self.bytes(first, length)?, many(n as usize).to_vec()].concat())),
+            Some(Fault::Shorter(n)) => part(length.saturating_sub(n)),
             Some(Fault::Endless) => Ok(part(length)?.then(Step::Repeat(many(64 << 10)))),
             _ => part(length),
         }
