@@ -12,6 +12,7 @@ use larder::upstream::Upstream;
 use serde_json::{Value, json};
 
 use super::args;
+use super::deadline::Deadline;
 use super::deep;
 use super::display;
 use super::failure::{Exit, Failure};
@@ -29,10 +30,12 @@ struct Order<'a> {
     dry_run: bool,
     replace: bool,
     upstream: Option<Upstream>,
+    deadline: Deadline,
 }
 
 pub(crate) async fn ensure(session: &Session<'_>, args: &args::Ensure) -> Result<Exit, Failure> {
     let references = session::references(&args.references.references, Some(&args.naming))?;
+    let deadline = Deadline::after(args.upstream.registry.deadline);
     let order = Order {
         engines: &args.engines,
         platform: args.platform.platform.as_ref(),
@@ -40,7 +43,8 @@ pub(crate) async fn ensure(session: &Session<'_>, args: &args::Ensure) -> Result
         unpinned: pull::unpinned(&args.upstream),
         dry_run: args.dry.dry_run,
         replace: args.replace.replace,
-        upstream: session.upstream(&args.upstream.registry, &references)?,
+        upstream: session.upstream(&args.upstream.registry, &references, deadline)?,
+        deadline,
         references,
     };
     all(session, &order).await
@@ -56,6 +60,7 @@ pub(crate) async fn load(session: &Session<'_>, args: &args::Load) -> Result<Exi
         dry_run: args.dry.dry_run,
         replace: args.replace.replace,
         upstream: None,
+        deadline: Deadline::default(),
         references,
     };
     all(session, &order).await
@@ -72,12 +77,18 @@ async fn all(session: &Session<'_>, order: &Order<'_>) -> Result<Exit, Failure> 
                     engines.push(engine.as_ref());
                     Ok(())
                 }
-                Ok(Chosen::None) => into_store(session, order, reference, name).await,
+                Ok(Chosen::None) => order.deadline.keep(into_store(session, order, reference, name)).await,
                 Err(failure) => Err(failure.clone()),
             };
             exit = exit.max(judge(session, (reference, name, None), done));
         }
-        exit = exit.max(into_engines(session, order, (reference, name), &engines).await);
+        if engines.is_empty() {
+            continue;
+        }
+        let worst = Mutex::new(Exit::Done);
+        let done = order.deadline.keep(into_engines(session, order, (reference, name), &engines, &worst)).await;
+        exit = exit.max(judge(session, (reference, name, None), done));
+        exit = exit.max(worst.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
     Ok(exit)
 }
@@ -91,19 +102,20 @@ fn judge(session: &Session<'_>, about: (&Reference, &Name, Option<&dyn Engine>),
     exit
 }
 
-/// An image into all engines at once. What came of each is said as soon as it is known.
-async fn into_engines(session: &Session<'_>, order: &Order<'_>, of: (&Reference, &Name), engines: &[&dyn Engine]) -> Exit {
+/// An image into all engines at once. What came of each is said as soon as it is known, and `worst` is the worst of it.
+async fn into_engines(
+    session: &Session<'_>,
+    order: &Order<'_>,
+    of: (&Reference, &Name),
+    engines: &[&dyn Engine],
+    worst: &Mutex<Exit>,
+) -> Result<(), Failure> {
     let (reference, name) = of;
-    let ready = session.store().and_then(|store| Ok((store, session.others(reference, &order.from)?)));
-    let (store, from) = match ready {
-        Ok(ready) => ready,
-        Err(failure) => return judge(session, (reference, name, None), Err(failure)),
-    };
+    let (store, from) = (session.store()?, session.others(reference, &order.from)?);
     let progress = Progress::new(session.screen);
     let tell = |event| progress.tell(event);
     let cache = Cache { store: &store, upstream: order.upstream.as_ref(), tell: &tell };
     let wish = Wish { reference: reference.clone(), name: name.clone(), platform: order.platform.cloned(), from, unpinned: order.unpinned };
-    let worst = Mutex::new(Exit::Done);
     let said = |engine, done| {
         let exit = judge(session, (reference, name, Some(engine)), done);
         let mut worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,8 +139,7 @@ async fn into_engines(session: &Session<'_>, order: &Order<'_>, of: (&Reference,
         };
         cache.ensure_each(&wish, engines, &done).await;
     }
-    let worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
-    *worst
+    Ok(())
 }
 
 /// Says what would be done.

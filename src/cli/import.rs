@@ -12,6 +12,7 @@ use larder::upstream::Upstream;
 use serde_json::{Value, json};
 
 use super::args;
+use super::deadline::Deadline;
 use super::display;
 use super::failure::{Exit, Failure};
 use super::progress;
@@ -27,10 +28,11 @@ pub(crate) async fn import(session: &Session<'_>, args: &args::Import) -> Result
         return Err(Failure::new(Exit::Usage, "as", "--as is for one image, and several files are given"));
     }
     let asked: Vec<(Reference, Name)> = reference.iter().map(|reference| (reference.clone(), reference.name())).collect();
-    let upstream = session.upstream(&args.registry, &asked)?;
+    let deadline = Deadline::after(args.registry.deadline);
+    let upstream = session.upstream(&args.registry, &asked, deadline)?;
     let mut exit = Exit::Done;
     for file in &files {
-        if let Err(failure) = one(session, args, reference.as_ref(), upstream.as_ref(), file).await {
+        if let Err(failure) = deadline.keep(one(session, args, reference.as_ref(), upstream.as_ref(), file)).await {
             let failure = Failure { details: [vec![("file", shown(file))], failure.details].concat(), ..failure };
             session.screen.failure(json!({ "file": shown(file), "reference": reference }), &failure);
             exit = exit.max(failure.exit);

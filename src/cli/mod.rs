@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod deadline;
 mod deep;
 mod display;
 mod engines;
@@ -51,16 +52,16 @@ fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, failure::Failure> {
     };
     let session = Session::open(&cli.global, screen)?;
     match command {
-        Command::Ensure(args) => session.wait_until(args.upstream.registry.deadline, ensure::ensure(&session, args)),
+        Command::Ensure(args) => session.wait(ensure::ensure(&session, args)),
         Command::Load(args) => session.wait(ensure::load(&session, args)),
-        Command::Pull(args) => session.wait_until(args.upstream.registry.deadline, pull::pull(&session, args)),
-        Command::Import(args) => session.wait_until(args.registry.deadline, import::import(&session, args)),
+        Command::Pull(args) => session.wait(pull::pull(&session, args)),
+        Command::Import(args) => session.wait(import::import(&session, args)),
         Command::Check(args) => session.wait(check::check(&session, args)),
         Command::Export(args) => export::export(&session, args),
         Command::List(args) => list::list(&session, args),
         Command::Inspect(args) => session.wait(inspect::inspect(&session, args)),
         Command::Remove(args) => remove::remove(&session, args),
-        Command::Verify(args) => session.wait_until(args.registry.deadline, verify::verify(&session, args)),
+        Command::Verify(args) => session.wait(verify::verify(&session, args)),
         Command::Prune(args) => prune::prune(&session, args),
         Command::Engines => session.wait(engines::engines(&session)),
         Command::Completions { .. } | Command::Manual { .. } => Ok(Exit::Done),

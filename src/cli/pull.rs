@@ -8,6 +8,7 @@ use larder::upstream::Upstream;
 use serde_json::json;
 
 use super::args::{self, EngineName, PlatformOrAll};
+use super::deadline::Deadline;
 use super::display;
 use super::failure::{Exit, Failure};
 use super::progress::Progress;
@@ -16,13 +17,14 @@ use super::session::{self, Chosen, Session};
 pub(crate) async fn pull(session: &Session<'_>, args: &args::Pull) -> Result<Exit, Failure> {
     let references = session::references(&args.references.references, Some(&args.naming))?;
     let from = session::repositories(&args.upstream.from)?;
-    let upstream = session.upstream(&args.upstream.registry, &references)?;
+    let deadline = Deadline::after(args.upstream.registry.deadline);
+    let upstream = session.upstream(&args.upstream.registry, &references, deadline)?;
     let platforms = platforms(session, args).await?;
     let mut exit = Exit::Done;
     for (reference, name) in references {
         let (platforms, from) = (platforms.clone(), session.others(&reference, &from)?);
         let want = Want { reference, name, platforms, from, unpinned: unpinned(&args.upstream) };
-        if let Err(failure) = one(session, upstream.as_ref(), &want, args.dry.dry_run).await {
+        if let Err(failure) = deadline.keep(one(session, upstream.as_ref(), &want, args.dry.dry_run)).await {
             let failure = failure.naming(&want.reference);
             session.screen.failure(json!({ "reference": want.reference, "name": want.name }), &failure);
             exit = exit.max(failure.exit);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use larder::engine::{self, Engine};
 use larder::oci::Platform;
@@ -13,6 +13,7 @@ use larder::store::{Sizes, Store};
 use larder::upstream::{self, Login, Upstream};
 
 use super::args::{self, EngineName, Global};
+use super::deadline::Deadline;
 use super::display::Screen;
 use super::failure::{Exit, Failure};
 use super::settings::{Settings, variable};
@@ -35,21 +36,6 @@ pub(crate) enum Chosen {
 impl Session<'_> {
     pub(crate) fn open<'a>(global: &Global, screen: &'a Screen) -> Result<Session<'a>, Failure> {
         Ok(Session { settings: Settings::read(global)?, screen })
-    }
-
-    /// Runs the main line to its end, or until its time is over.
-    pub(crate) fn wait_until<T>(
-        &self,
-        deadline: Option<args::Duration>,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let Some(args::Duration(limit)) = deadline else { return self.wait(work) };
-        self.wait(async {
-            tokio::time::timeout(limit.unsigned_abs(), work).await.unwrap_or_else(|_| {
-                Err(Failure::new(Exit::Failed, "deadline", format!("it was not done in {limit:#}"))
-                    .hint("run it again: it goes on where it ended; --deadline sets how long it may take"))
-            })
-        })
     }
 
     /// Runs the main line to its end.
@@ -92,7 +78,12 @@ impl Session<'_> {
     }
 
     /// The door to the registries; `None` is offline.
-    pub(crate) fn upstream(&self, args: &args::Registry, references: &[(Reference, Name)]) -> Result<Option<Upstream>, Failure> {
+    pub(crate) fn upstream(
+        &self,
+        args: &args::Registry,
+        references: &[(Reference, Name)],
+        deadline: Deadline,
+    ) -> Result<Option<Upstream>, Failure> {
         let logins = logins(args, references)?;
         if self.settings.offline {
             return Ok(None);
@@ -108,7 +99,7 @@ impl Session<'_> {
             tries: args.tries,
             read_timeout: Duration::from_secs(args.stall),
             connect_timeout: Duration::from_secs(args.connect_timeout),
-            deadline: args.deadline.and_then(|args::Duration(limit)| Instant::now().checked_add(limit.unsigned_abs())),
+            deadline: deadline.at(),
             ..upstream::Settings::default()
         };
         Ok(Some(Upstream::new(settings)?))

@@ -14,6 +14,7 @@ use larder::store::{Checkup, Finding, Store, Tally, Watch};
 use serde_json::json;
 
 use super::args;
+use super::deadline::Deadline;
 use super::display;
 use super::failure::{Exit, Failure};
 use super::progress::{Hashing, Progress};
@@ -21,6 +22,7 @@ use super::session::{self, Session};
 use problem::{Fault, Problem};
 
 pub(crate) async fn verify(session: &Session<'_>, args: &args::Verify) -> Result<Exit, Failure> {
+    let deadline = Deadline::after(args.registry.deadline);
     let references: Vec<(Reference, Name)> = session::references(&args.references, None)?;
     let Some(store) = session.existing_store()? else {
         if references.is_empty() {
@@ -33,7 +35,7 @@ pub(crate) async fn verify(session: &Session<'_>, args: &args::Verify) -> Result
     let (findings, tally) = look(session, &store, checkup)?;
     let mut problems = problem::put_together(findings, &store, &tally.pins);
     if args.repair {
-        repair(session, &store, args, &tally.pins, &mut problems).await?;
+        repair(session, &store, args, deadline, &tally.pins, &mut problems).await?;
     }
     for problem in &problems {
         say(session, problem);
@@ -83,12 +85,19 @@ fn look(session: &Session<'_>, store: &Store, checkup: Checkup<'_>) -> Result<(V
 }
 
 /// Brings again what is wrong: exactly that, and from whoever has it.
-async fn repair(session: &Session<'_>, store: &Store, args: &args::Verify, pins: &[Pin], problems: &mut [Problem]) -> Result<(), Failure> {
+async fn repair(
+    session: &Session<'_>,
+    store: &Store,
+    args: &args::Verify,
+    deadline: Deadline,
+    pins: &[Pin],
+    problems: &mut [Problem],
+) -> Result<(), Failure> {
     let (files, repositories): (Vec<String>, Vec<String>) = args.from.iter().cloned().partition(|from| is_file(from));
     let repositories = session::repositories(&repositories)?;
     let affected: Vec<&Pin> = pins.iter().filter(|pin| problems.iter().any(|problem| problem.is_of(pin))).collect();
     let asked: Vec<(Reference, Name)> = affected.iter().map(|pin| (pin.asked.clone(), pin.name.clone())).collect();
-    let upstream = session.upstream(&args.registry, &asked)?;
+    let upstream = session.upstream(&args.registry, &asked, deadline)?;
     let progress = Progress::new(session.screen);
     let tell = |event| progress.tell(event);
     let cache = Cache { store, upstream: upstream.as_ref(), tell: &tell };
@@ -101,12 +110,14 @@ async fn repair(session: &Session<'_>, store: &Store, args: &args::Verify, pins:
     take_from_files(session, store, &files, &affected);
     for pin in affected {
         let others = session.others(&pin.asked.pinned_to(pin.root.digest), &repositories)?;
-        if let Err(error) = cache.mend(pin, &others).await {
-            let (failure, unsettled) = (Failure::from(&error), matches!(error, PullError::Store(_)));
-            problems.iter_mut().filter(|problem| problem.is_of(pin)).for_each(|problem| problem.failed_with(&failure, unsettled));
-        }
+        let (failure, unsettled) = match deadline.keep(async { Ok(cache.mend(pin, &others).await) }).await {
+            Ok(Ok(_)) => continue,
+            Ok(Err(error)) => (Failure::from(&error), matches!(error, PullError::Store(_))),
+            Err(late) => (late, false),
+        };
+        problems.iter_mut().filter(|problem| problem.is_of(pin)).for_each(|problem| problem.failed_with(&failure, unsettled));
     }
-    repair_pins(session, &cache, &repositories, problems).await?;
+    deadline.keep(repair_pins(session, &cache, &repositories, problems)).await?;
     problems.iter_mut().for_each(|problem| problem.look_again(store));
     Ok(())
 }

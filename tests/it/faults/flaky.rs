@@ -197,6 +197,14 @@ fn a_deadline_is_kept_whatever_goes_wrong() {
         scene.registry.heal();
         let _ = scene.pull_into(&sandbox, &["--deadline", "1m"]).expect(0);
     }
+    // Each image has its own result, also those that nobody came to.
+    scene.registry.fault(layer(&scene), Fault::Silent);
+    let tagged = scene.tagged();
+    let output = scene.pull_into(&Sandbox::new(), &[&tagged, "--deadline", "700ms", "--stall", "30"]).expect(1);
+    let results = output.json();
+    assert_eq!(results.iter().map(|r| r["reference"].as_str().unwrap_or_default()).collect::<Vec<_>>(), [scene.pinned(), tagged]);
+    assert!(results.iter().all(|r| r["error"]["code"] == "deadline"), "{output}");
+    scene.registry.heal();
     scene.registry.fault(root(&scene), Fault::Silent);
     let output = scene.sandbox.run(["pull", "--engine", "none", "--deadline", "300ms", &scene.pinned()]).expect(1);
     insta::assert_snapshot!(output.stderr, @r"
