@@ -5,7 +5,7 @@
 
 mod auth;
 mod blobs;
-mod connections;
+pub(super) mod connections;
 mod helpers;
 mod manifests;
 mod redirects;

@@ -6,9 +6,16 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{REPOSITORY, Scene};
+use crate::support::registry::{Fault, Registry};
+use crate::upstream::connections::{fixture, secure};
 
-/// Runs the command where `/etc/hosts` says this.
+/// Runs the command where `/etc/hosts` says this: its exit code, what it said, and how long it took.
 fn with_names(scene: &Scene, hosts: &str, arguments: &[&str]) -> (i32, String, Duration) {
+    with_names_and(scene, hosts, &[], arguments)
+}
+
+/// The same, with these variables besides.
+fn with_names_and(scene: &Scene, hosts: &str, variables: &[(&str, String)], arguments: &[&str]) -> (i32, String, Duration) {
     let file = scene.sandbox.path().join("hosts");
     std::fs::write(&file, hosts).unwrap();
     let larder = scene.sandbox.command();
@@ -16,6 +23,7 @@ fn with_names(scene: &Scene, hosts: &str, arguments: &[&str]) -> (i32, String, D
     command.args(["--mount", "sh", "-ec", "mount --bind \"$1\" /etc/hosts; shift; exec \"$@\"", "sh"]);
     command.arg(&file).arg(larder.get_program()).args(arguments);
     command.env_clear().envs(larder.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
     let began = Instant::now();
     let output = command.output().unwrap();
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned(), began.elapsed())
@@ -39,6 +47,35 @@ async fn black_hole(address: &str) -> (std::net::SocketAddr, Vec<TcpStream>, tok
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn each_reason_why_no_connection_comes_about_has_its_own_words() {
+    let scene = Scene::new();
+    let names = "127.0.0.1 localhost plain.example secure.example far.example\n";
+    let (good, expired, gone) = (secure("good.pem"), secure("expired.pem"), Registry::start().port());
+    let (proxy, ca) = (Registry::start(), fixture("ca.pem").display().to_string());
+    proxy.fault("", Fault::Status(407, None, usize::MAX));
+    let nowhere = format!("{}.example", "a".repeat(64));
+    let trusting = ["--ca-file", ca.as_str()];
+    let cases: [(String, &[&str], bool, &[&str]); 7] = [
+        (nowhere.clone(), &["--insecure", &nowhere], false, &["could not be resolved"]),
+        (format!("127.0.0.1:{gone}"), &[], false, &["was refused", "see whether the registry is there"]),
+        (format!("plain.example:{}", scene.registry.port()), &[], false, &["does not speak TLS", "--insecure"]),
+        (format!("secure.example:{}", good.port()), &[], false, &["no secure connection", "UnknownIssuer", "--ca-file"]),
+        (format!("secure.example:{}", good.port()), &trusting, false, &["no secure connection", "not valid for name"]),
+        (format!("secure.example:{}", expired.port()), &trusting, false, &["no secure connection", "expired"]),
+        ("far.example".to_owned(), &["--insecure", "far.example"], true, &["the proxy did not let the request"]),
+    ];
+    for (host, more, by_proxy, says) in cases {
+        let reference = format!("{host}/{REPOSITORY}@{}", scene.made.root.digest);
+        let arguments = [&["pull", "--engine", "none", "--tries", "2"], more, &[reference.as_str()]].concat();
+        let variables: &[(&str, String)] = if by_proxy { &[("HTTP_PROXY", proxy.url(""))] } else { &[] };
+        let (code, said, took) = with_names_and(&scene, names, variables, &arguments);
+        assert!(code == 1 && says.iter().all(|text| said.contains(text)), "{host} {more:?} should say {says:?}: {code} {said}");
+        assert!(took < Duration::from_secs(5), "{host}: {took:?}");
+    }
+    assert_eq!((good.seen().len(), expired.seen().len()), (0, 0), "nothing was asked");
 }
 
 #[test]

@@ -13,12 +13,12 @@ use tokio_rustls::TlsAcceptor;
 use super::super::support::registry::{Access, Connected, Fault, Registry, Tokens, Wrap};
 use super::{Door, MANIFEST, assert_matches, raw, repository, run, settings};
 
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
 }
 
 /// A registry that speaks TLS with this certificate.
-fn secure(certificate: &str) -> Registry {
+pub(crate) fn secure(certificate: &str) -> Registry {
     let chain = CertificateDer::pem_file_iter(fixture(certificate)).unwrap().collect::<Result<_, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_file(fixture("server.key")).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
