@@ -68,7 +68,7 @@ pub(crate) async fn load(session: &Session<'_>, args: &args::Load) -> Result<Exi
 
 async fn all(session: &Session<'_>, order: &Order<'_>) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
-    let chosen = session.engines(order.engines).await;
+    let chosen = order.deadline.keep(async { Ok(session.engines(order.engines).await) }).await?;
     for (reference, name) in &order.references {
         let mut engines: Vec<&dyn Engine> = Vec::new();
         for chosen in &chosen {

@@ -19,7 +19,7 @@ pub(crate) async fn pull(session: &Session<'_>, args: &args::Pull) -> Result<Exi
     let from = session::repositories(&args.upstream.from)?;
     let deadline = Deadline::after(args.upstream.registry.deadline);
     let upstream = session.upstream(&args.upstream.registry, &references, deadline)?;
-    let platforms = platforms(session, args).await?;
+    let platforms = deadline.keep(platforms(session, args)).await?;
     let mut exit = Exit::Done;
     for (reference, name) in references {
         let (platforms, from) = (platforms.clone(), session.others(&reference, &from)?);

@@ -202,8 +202,26 @@ fn a_deadline_is_kept_whatever_goes_wrong() {
     let tagged = scene.tagged();
     let output = scene.pull_into(&Sandbox::new(), &[&tagged, "--deadline", "700ms", "--stall", "30"]).expect(1);
     let results = output.json();
-    assert_eq!(results.iter().map(|r| r["reference"].as_str().unwrap_or_default()).collect::<Vec<_>>(), [scene.pinned(), tagged]);
+    assert_eq!(results.iter().map(|r| r["reference"].as_str().unwrap_or_default()).collect::<Vec<_>>(), [scene.pinned(), scene.tagged()]);
     assert!(results.iter().all(|r| r["error"]["code"] == "deadline"), "{output}");
+    // An engine that says nothing is no way round it.
+    let socket = scene.sandbox.path().join("silent.sock");
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for command in ["ensure", "pull"] {
+        let mut larder = scene.sandbox.command();
+        larder.env("DOCKER_HOST", format!("unix://{}", socket.display())).args([
+            command,
+            "--engine",
+            "docker",
+            "--deadline",
+            "500ms",
+            &tagged,
+        ]);
+        let began = std::time::Instant::now();
+        let output = larder.output().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(3) && output.status.code() == Some(1), "{command}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("it was not done in 500ms"), "{output:?}");
+    }
     scene.registry.heal();
     scene.registry.fault(root(&scene), Fault::Silent);
     let output = scene.sandbox.run(["pull", "--engine", "none", "--deadline", "300ms", &scene.pinned()]).expect(1);
