@@ -14,6 +14,24 @@ pub enum Event {
         /// The reference.
         reference: Reference,
     },
+    /// A place is asked for a manifest or a blob.
+    Asking {
+        /// The repository, its own or a mirror's.
+        place: String,
+        /// The tag or digest.
+        what: String,
+    },
+    /// A place did not give what it was asked for, and another is asked for it.
+    PassedOver {
+        /// The repository, its own or a mirror's.
+        place: String,
+        /// The tag or digest.
+        what: String,
+        /// Why it did not come.
+        why: String,
+        /// Who is asked next.
+        next: String,
+    },
     /// The blobs that the store lacks are known.
     Fetching {
         /// The reference.

@@ -20,6 +20,16 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+const SETTINGS: &str = "\
+Where images are asked for, the first before the others; `pull --dry-run` shows it for a reference:
+  mirrors     [mirrors] in larder's config.toml; podman's registries.conf; containerd's certs.d/HOST/hosts.toml; then the registry itself
+  credentials --creds; --authfile or REGISTRY_AUTH_FILE alone; else $XDG_RUNTIME_DIR/containers/auth.json,
+              ~/.config/containers/auth.json, ~/.docker/config.json ($DOCKER_CONFIG), with their helpers
+  certificates the system's (SSL_CERT_FILE), --ca-file, certs.d/HOST:PORT of podman, docker and containerd
+  proxies     HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY; never for loopback
+Settings of other programs are read below ~/.config and /etc (LARDER_ETC names another folder). In config.toml `registries_conf = false`,
+`hosts_toml = false` and `certs_d = false` switch them off; --no-mirrors does so for one run.";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or held
@@ -182,16 +192,22 @@ pub(crate) struct Upstream {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Registry options")]
 pub(crate) struct Registry {
-    /// User name and password for the registries asked
-    #[arg(long, value_name = "USER:PASSWORD", env = "LARDER_CREDS", hide_env_values = true)]
-    pub(crate) creds: Option<String>,
-    /// File with credentials, as docker and podman write it
+    /// User name and password for the one registry whose images are asked for; before all that is found in files
+    #[arg(long, value_name = "USER[:PASSWORD]", env = "LARDER_CREDS", hide_env_values = true)]
+    pub(crate) creds: Option<Creds>,
+    /// Read the password for --creds USER from standard input
+    #[arg(long, requires = "creds")]
+    pub(crate) password_stdin: bool,
+    /// File with credentials, as docker and podman write it; no other is read then (REGISTRY_AUTH_FILE does the same)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) authfile: Option<PathBuf>,
     /// Host that is asked without TLS; may be repeated. Loopback addresses need no mention
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) insecure: Vec<String>,
-    /// File with CA certificates (PEM) that are trusted besides the system's; may be repeated
+    /// Ask no mirror: pass over [mirrors], registries.conf and hosts.toml
+    #[arg(long)]
+    pub(crate) no_mirrors: bool,
+    /// File with CA certificates (PEM) that are trusted besides the system's and those in certs.d/HOST:PORT; may be repeated
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) ca_file: Vec<PathBuf>,
     /// How often a request is tried before it is given up
@@ -206,6 +222,24 @@ pub(crate) struct Registry {
     /// Time for all of it, loads into engines too, such as 90s or 10m; what is not done then has failed, and what came is kept
     #[arg(long, value_name = "DURATION", env = "LARDER_DEADLINE", hide_env_values = true)]
     pub(crate) deadline: Option<Duration>,
+}
+
+/// What was given as `--creds`. It cannot be printed.
+#[derive(Clone)]
+pub(crate) struct Creds(pub(crate) String);
+
+impl std::fmt::Debug for Creds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl std::str::FromStr for Creds {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Creds, Self::Err> {
+        Ok(Creds(text.to_owned()))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -224,6 +258,7 @@ pub(crate) struct Replace {
 }
 
 #[derive(Debug, Args)]
+#[command(after_long_help = SETTINGS)]
 pub(crate) struct Ensure {
     #[command(flatten)]
     pub(crate) references: References,
@@ -242,6 +277,7 @@ pub(crate) struct Ensure {
 }
 
 #[derive(Debug, Args)]
+#[command(after_long_help = SETTINGS)]
 pub(crate) struct Pull {
     #[command(flatten)]
     pub(crate) references: References,

@@ -111,11 +111,17 @@ async fn into_engines(
     worst: &Mutex<Exit>,
 ) -> Result<(), Failure> {
     let (reference, name) = of;
-    let (store, from) = (session.store()?, session.others(reference, &order.from)?);
+    let store = session.store()?;
     let progress = Progress::new(session.screen);
     let tell = |event| progress.tell(event);
     let cache = Cache { store: &store, upstream: order.upstream.as_ref(), tell: &tell };
-    let wish = Wish { reference: reference.clone(), name: name.clone(), platform: order.platform.cloned(), from, unpinned: order.unpinned };
+    let wish = Wish {
+        reference: reference.clone(),
+        name: name.clone(),
+        platform: order.platform.cloned(),
+        from: order.from.clone(),
+        unpinned: order.unpinned,
+    };
     let said = |engine, done| {
         let exit = judge(session, (reference, name, Some(engine)), done);
         let mut worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,7 +141,7 @@ async fn into_engines(
         let done = |place: usize, report: ensure::Result<Report>| {
             let engine = engines[place];
             progress.end(engine.about().kind);
-            said(engine, report.map(|report| say(session, reference, engine, &report)).map_err(Failure::from));
+            said(engine, report.map(|report| say(session, reference, engine, &report, &progress.asked())).map_err(Failure::from));
         };
         cache.ensure_each(&wish, engines, &done).await;
     }
@@ -159,18 +165,12 @@ async fn intend(session: &Session<'_>, order: &Order<'_>, cache: &Cache<'_>, wis
 /// `--engine none`: the image is brought into the store, and no further.
 async fn into_store(session: &Session<'_>, order: &Order<'_>, reference: &Reference, name: &Name) -> Result<(), Failure> {
     let platforms = Platforms::These(vec![order.platform.cloned().unwrap_or_else(Platform::host)]);
-    let want = Want {
-        reference: reference.clone(),
-        name: name.clone(),
-        platforms,
-        from: session.others(reference, &order.from)?,
-        unpinned: order.unpinned,
-    };
+    let want = Want { reference: reference.clone(), name: name.clone(), platforms, from: order.from.clone(), unpinned: order.unpinned };
     pull::one(session, order.upstream.as_ref(), &want, order.dry_run).await
 }
 
-fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, report: &Report) {
-    say_with(session, reference, engine, report, (None, String::new(), Value::Null));
+fn say(session: &Session<'_>, reference: &Reference, engine: &dyn Engine, report: &Report, asked: &Value) {
+    say_with(session, reference, engine, report, (None, String::new(), json!({ "asked": asked })));
 }
 
 /// What was done, and what more there is to say of it: another status, lines under the proof, fields.

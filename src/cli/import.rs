@@ -65,9 +65,8 @@ async fn one(
 ) -> Result<(), Failure> {
     let source = source(session, file)?;
     let store = session.store()?;
-    let from = session::repositories(&args.from)?;
     let wish = Wish {
-        from: reference.map_or(Ok(from.clone()), |reference| session.others(reference, &from))?,
+        from: session::repositories(&args.from)?,
         reference: reference.cloned(),
         accept_names: args.accept_names,
         platform: args.platform.clone(),

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, 
 use larder::digest::Digest;
 use larder::engine::Kind;
 use larder::event::Event;
+use serde_json::{Value, json};
 
 use super::display::{self, Screen};
 
@@ -28,6 +29,15 @@ struct State {
     /// One for each engine.
     loads: HashMap<String, Load>,
     export: Option<ProgressBar>,
+    /// Who was asked, in the order of the first time.
+    asked: Vec<Asked>,
+}
+
+/// What a place was asked for, and why it did not give it.
+struct Asked {
+    place: String,
+    requests: usize,
+    failed: Vec<String>,
 }
 
 /// A load on its way.
@@ -43,16 +53,25 @@ impl<'a> Progress<'a> {
     pub(crate) fn new(screen: &'a Screen) -> Progress<'a> {
         let bars = screen.bars().then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
         screen.through(bars.clone());
-        let state = State { all: None, blobs: HashMap::new(), came: HashMap::new(), loads: HashMap::new(), export: None };
+        let state =
+            State { all: None, blobs: HashMap::new(), came: HashMap::new(), loads: HashMap::new(), export: None, asked: Vec::new() };
         Progress { screen, state: Mutex::new(state), bars }
     }
 
     pub(crate) fn tell(&self, event: Event) {
         let Ok(mut state) = self.state.lock() else { return };
+        state.ask(&event);
         match &self.bars {
             Some(bars) => self.draw(bars, &mut state, event),
             None => self.say(event),
         }
+    }
+
+    /// Who was asked for how many things, and why it was passed over.
+    pub(crate) fn asked(&self) -> Value {
+        let Ok(state) = self.state.lock() else { return Value::Null };
+        let one = |asked: &Asked| json!({ "place": asked.place, "asked_for": asked.requests, "failed": asked.failed });
+        state.asked.iter().map(one).collect()
     }
 
     /// What became of the load into this engine is known.
@@ -66,9 +85,7 @@ impl<'a> Progress<'a> {
     fn say(&self, event: Event) {
         let quiet = self.screen.quiet();
         match event {
-            Event::Resolving { reference } if self.screen.verbose => {
-                self.screen.note(&format!("asking {} for {reference}", reference.repository().registry()))
-            }
+            Event::Asking { place, what } if self.screen.verbose => self.screen.note(&format!("asking {place} for {what}")),
             Event::Fetching { blobs, bytes, reference } if blobs > 0 && !quiet => {
                 self.screen.note(&format!("{reference}: fetching {}, {}", display::count(blobs, "blob"), display::size(bytes)));
             }
@@ -92,6 +109,9 @@ impl<'a> Progress<'a> {
         match event {
             Event::Retrying { what, why, after } => {
                 self.screen.note(&format!("trying again in {:.1} s: {what}: {why}", after.as_secs_f32()));
+            }
+            Event::PassedOver { place, what, why, next } => {
+                self.screen.note(&format!("{place} does not give {what}, asking {next}: {why}"));
             }
             Event::BlobRestarted { digest } => self.screen.note(&format!("{digest} did not verify; fetching it again from its beginning")),
             Event::LoadRefused { engine, name, why } => {
@@ -216,6 +236,22 @@ impl Hashing {
 impl Drop for Hashing {
     fn drop(&mut self) {
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+impl State {
+    /// Counts what is asked where.
+    fn ask(&mut self, event: &Event) {
+        let (Event::Asking { place, .. } | Event::PassedOver { place, .. }) = event else { return };
+        let known = self.asked.iter().position(|asked| asked.place == *place);
+        let at = known.unwrap_or_else(|| {
+            self.asked.push(Asked { place: place.clone(), requests: 0, failed: Vec::new() });
+            self.asked.len() - 1
+        });
+        match event {
+            Event::PassedOver { what, why, .. } => self.asked[at].failed.push(format!("{what}: {why}")),
+            _ => self.asked[at].requests += 1,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use larder::pin::Pin;
 use larder::pull::{Cache, Platforms, Pulled, TagNow, Unpinned, Want};
 use larder::reference::Reference;
 use larder::upstream::Upstream;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{self, EngineName, PlatformOrAll};
 use super::deadline::Deadline;
@@ -22,7 +22,7 @@ pub(crate) async fn pull(session: &Session<'_>, args: &args::Pull) -> Result<Exi
     let platforms = deadline.keep(platforms(session, args)).await?;
     let mut exit = Exit::Done;
     for (reference, name) in references {
-        let (platforms, from) = (platforms.clone(), session.others(&reference, &from)?);
+        let (platforms, from) = (platforms.clone(), from.clone());
         let want = Want { reference, name, platforms, from, unpinned: unpinned(&args.upstream) };
         if let Err(failure) = deadline.keep(one(session, upstream.as_ref(), &want, args.dry.dry_run)).await {
             let failure = failure.naming(&want.reference);
@@ -41,6 +41,7 @@ pub(crate) async fn one(session: &Session<'_>, upstream: Option<&Upstream>, want
     let cache = Cache { store: &store, upstream, tell: &tell };
     if dry_run {
         let (images, plan) = cache.plan(want).await?;
+        let asked = progress.asked();
         drop(progress);
         let platforms: Vec<_> = images.iter().map(|i| &i.platform).collect();
         let text = format!(
@@ -53,17 +54,19 @@ pub(crate) async fn one(session: &Session<'_>, upstream: Option<&Upstream>, want
         let json = json!({
             "reference": want.reference, "name": want.name, "status": "would-pull", "dry_run": true, "platforms": platforms,
             "root": images.first().map(|i| i.root.digest), "missing_in_store": plan.missing, "fetch_bytes": plan.missing_bytes(),
+            "asked": asked,
         });
         session.screen.result(json, &text, &want.name.to_string());
     } else {
         let pulled = cache.pull(want).await?;
+        let asked = progress.asked();
         drop(progress);
-        say(session, want, &pulled);
+        say(session, want, &pulled, &asked);
     }
     Ok(())
 }
 
-fn say(session: &Session<'_>, want: &Want, pulled: &Pulled) {
+fn say(session: &Session<'_>, want: &Want, pulled: &Pulled, asked: &Value) {
     warn_moved(session, &want.reference, pulled.tag_now);
     let status = if pulled.plan.missing.is_empty() { "present" } else { "pulled" };
     for pin in &pulled.pins {
@@ -79,7 +82,7 @@ fn say(session: &Session<'_>, want: &Want, pulled: &Pulled) {
             display::pin_json(pin),
             json!({
                 "reference": want.reference, "status": status, "fetched_bytes": pulled.fetched, "fetched_blobs": pulled.plan.missing.len(),
-                "tag_now": display::tag_now_json(pulled.tag_now),
+                "tag_now": display::tag_now_json(pulled.tag_now), "asked": asked,
             }),
         );
         session.screen.result(json, &text, &pin.pinned().to_string());

@@ -16,7 +16,7 @@ use super::args::{self, EngineName, Global};
 use super::deadline::Deadline;
 use super::display::Screen;
 use super::failure::{Exit, Failure};
-use super::settings::{Settings, variable};
+use super::settings::{self, Settings, variable};
 
 /// How long an engine may take to answer where several are looked at.
 pub(crate) const SHORT: Duration = Duration::from_secs(5);
@@ -89,28 +89,27 @@ impl Session<'_> {
             return Ok(None);
         }
         let file = &self.settings.file;
-        let settings = upstream::Settings {
+        let mut settings = upstream::Settings {
             logins,
             credential_files: self.settings.credential_files(args.authfile.as_deref()),
             insecure: args.insecure.iter().chain(&file.insecure).cloned().collect(),
             roots: args.ca_file.iter().chain(&file.ca_files).cloned().collect(),
+            certificate_folders: self.settings.certificate_folders(),
             trusted_realms: file.trusted_realms.clone(),
             allowed_addresses: file.allowed_addresses.clone(),
+            proxies: settings::proxies()?,
             tries: args.tries,
             read_timeout: Duration::from_secs(args.stall),
             connect_timeout: Duration::from_secs(args.connect_timeout),
             deadline: deadline.at(),
             ..upstream::Settings::default()
         };
+        if !args.no_mirrors {
+            settings.mirrors = self.settings.mirrors();
+            settings.registries_files = self.settings.registries_files()?;
+            settings.hosts_folders = self.settings.hosts_folders();
+        }
         Ok(Some(Upstream::new(settings)?))
-    }
-
-    /// Where else a pinned image may be had: what was named with `--from`, then the mirrors of its registry. A tag is asked of no mirror.
-    pub(crate) fn others(&self, reference: &Reference, from: &[Repository]) -> Result<Vec<Repository>, Failure> {
-        let repository = reference.repository();
-        let mirrors = self.settings.file.mirrors.get(repository.registry()).filter(|_| reference.digest().is_some());
-        let mirrored = mirrors.into_iter().flatten().map(|mirror| format!("{mirror}/{}", repository.path()));
-        Ok(from.iter().cloned().chain(repositories(&mirrored.collect::<Vec<_>>())?).collect())
     }
 
     /// The engines that were asked for, each once, in order.
@@ -217,17 +216,32 @@ pub(crate) fn references(texts: &[String], naming: Option<&args::Naming>) -> Res
 
 /// The credentials of `--creds`: for the one registry that the images are asked of, and for no other.
 fn logins(args: &args::Registry, references: &[(Reference, Name)]) -> Result<Vec<Login>, Failure> {
-    let Some(creds) = &args.creds else { return Ok(Vec::new()) };
+    let Some(args::Creds(creds)) = &args.creds else { return Ok(Vec::new()) };
     let usage = |message| Failure::new(Exit::Usage, "creds", message);
-    let (username, password) = creds.split_once(':').ok_or_else(|| usage("--creds wants a user name, a colon and a password"))?;
+    let (username, password) = match (creds.split_once(':'), args.password_stdin) {
+        (Some((username, password)), false) => (username.to_owned(), password.to_owned()),
+        (None, true) => (creds.clone(), password_from_stdin()?),
+        (None, false) => return Err(usage("--creds wants a user name, a colon and a password, or --password-stdin")),
+        (Some(_), true) => return Err(usage("with --password-stdin, --creds wants a user name alone")),
+    };
     let mut registries: Vec<&str> = references.iter().map(|(reference, _)| reference.repository().registry()).collect();
     registries.dedup();
     match registries[..] {
-        [registry] => {
-            let (registry, username, password) = (registry.to_owned(), username.to_owned(), password.to_owned().into());
-            Ok(vec![Login { registry, username, password }])
-        }
+        [registry] => Ok(vec![Login { registry: registry.to_owned(), username, password: password.into() }]),
         _ => Err(usage("--creds is for one registry, and images of several are asked for")),
+    }
+}
+
+/// One line of standard input.
+fn password_from_stdin() -> Result<String, Failure> {
+    const LONGEST: u64 = 64 << 10;
+    let mut text = String::new();
+    let read = std::io::Read::read_to_string(&mut std::io::Read::take(std::io::stdin().lock(), LONGEST), &mut text);
+    read.map_err(|e| Failure::new(Exit::Usage, "creds", "the password cannot be read from standard input").with("it said", e))?;
+    let password = text.trim_end_matches(['\n', '\r']);
+    match password.is_empty() {
+        true => Err(Failure::new(Exit::Usage, "creds", "there is no password on standard input")),
+        false => Ok(password.to_owned()),
     }
 }
 

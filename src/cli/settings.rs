@@ -1,5 +1,7 @@
 //! Settings from the environment, the settings file and the arguments, read once.
 
+mod registries;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use serde::Deserialize;
 
 use super::args::Global;
 use super::failure::{Exit, Failure};
+pub(crate) use registries::proxies;
+use registries::{Others, Written};
 
 /// What the command was told by its surroundings.
 #[derive(Debug)]
@@ -17,7 +21,11 @@ pub(crate) struct Settings {
     pub(crate) offline: bool,
     pub(crate) lock_timeout: Duration,
     pub(crate) file: File,
+    /// Where that is; none if there is no place for it.
+    pub(crate) file_path: Option<PathBuf>,
     pub(crate) home: Option<PathBuf>,
+    /// The folder of the system's settings.
+    pub(crate) etc: PathBuf,
 }
 
 /// The settings file.
@@ -26,8 +34,14 @@ pub(crate) struct Settings {
 pub(crate) struct File {
     /// Hosts asked without TLS.
     pub(crate) insecure: Vec<String>,
-    /// For a registry, other places that may have its images, as `host[:port][/path]`: asked for what is pinned, after the registry itself.
-    pub(crate) mirrors: BTreeMap<String, Vec<String>>,
+    /// For a registry or a namespace in it, other places that may have its images, asked before it.
+    pub(crate) mirrors: BTreeMap<String, Vec<Written>>,
+    /// Podman's `registries.conf`.
+    pub(crate) registries_conf: Others,
+    /// The folder of containerd's `HOST/hosts.toml`.
+    pub(crate) hosts_toml: Others,
+    /// The folder of certificates, `HOST:PORT/`.
+    pub(crate) certs_d: Others,
     /// Files with CA certificates.
     pub(crate) ca_files: Vec<PathBuf>,
     /// Hosts of token servers that credentials may be sent to.
@@ -52,25 +66,9 @@ impl Settings {
             None => xdg("XDG_DATA_HOME", home.as_deref(), ".local/share").ok_or_else(|| homeless("--store DIR"))?,
         };
         let offline = global.offline || variable("LARDER_OFFLINE").is_some_and(|v| !matches!(v.as_str(), "0" | "false" | "no"));
-        let file = settings_file(global, home.as_deref())?;
-        Ok(Settings { store, offline, lock_timeout: Duration::from_secs(global.lock_timeout), file, home })
-    }
-}
-
-impl Settings {
-    /// Where docker and podman keep credentials, in the order of containers-auth.json(5); an explicit file is the only one.
-    pub(crate) fn credential_files(&self, authfile: Option<&Path>) -> Vec<PathBuf> {
-        if let Some(file) = authfile.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE").map(PathBuf::from)) {
-            return vec![file];
-        }
-        let path = |name: &str| variable(name).map(PathBuf::from);
-        let home = self.home.as_deref();
-        let runtime = path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers"));
-        let system = PathBuf::from(format!("/run/containers/{}", rustix::process::getuid().as_raw()));
-        let config = path("XDG_CONFIG_HOME").or_else(|| Some(home?.join(".config"))).map(|dir| dir.join("containers"));
-        let docker = path("DOCKER_CONFIG").or_else(|| Some(home?.join(".docker")));
-        let containers = [runtime, Some(system), config].into_iter().flatten().map(|dir| dir.join("auth.json"));
-        containers.chain(docker.map(|dir| dir.join("config.json"))).collect()
+        let (file, file_path) = settings_file(global, home.as_deref())?;
+        let etc = variable("LARDER_ETC").map_or_else(|| PathBuf::from("/etc"), PathBuf::from);
+        Ok(Settings { store, offline, lock_timeout: Duration::from_secs(global.lock_timeout), file, file_path, home, etc })
     }
 }
 
@@ -95,24 +93,27 @@ fn xdg(variable_name: &str, home: Option<&Path>, under_home: &str) -> Option<Pat
     base.or_else(|| Some(home?.join(under_home))).map(|dir| dir.join("larder"))
 }
 
-fn settings_file(global: &Global, home: Option<&Path>) -> Result<File, Failure> {
+fn settings_file(global: &Global, home: Option<&Path>) -> Result<(File, Option<PathBuf>), Failure> {
     let path = match &global.config {
         Some(path) => path.clone(),
         None => match xdg("XDG_CONFIG_HOME", home, ".config") {
             Some(dir) => dir.join("config.toml"),
-            None => return Ok(File::default()),
+            None => return Ok((File::default(), None)),
         },
     };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && global.config.is_none() => return Ok(File::default()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && global.config.is_none() => {
+            return Ok((File::default(), Some(path)));
+        }
         Err(e) => {
             let message = format!("the settings file {} cannot be read", path.display());
             return Err(Failure::new(Exit::Usage, "settings", message).with("it said", e));
         }
     };
-    toml::from_str(&text).map_err(|e| {
+    let file = toml::from_str(&text).map_err(|e| {
         let message = format!("the settings file {} is not as larder expects it", path.display());
         Failure::new(Exit::Usage, "settings", message).with("found", e.to_string().trim_end())
-    })
+    })?;
+    Ok((file, Some(path)))
 }

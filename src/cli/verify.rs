@@ -109,15 +109,14 @@ async fn repair(
     }
     take_from_files(session, store, &files, &affected);
     for pin in affected {
-        let others = session.others(&pin.asked.pinned_to(pin.root.digest), &repositories)?;
-        let (failure, unsettled) = match deadline.keep(async { Ok(cache.mend(pin, &others).await) }).await {
+        let (failure, unsettled) = match deadline.keep(async { Ok(cache.mend(pin, &repositories).await) }).await {
             Ok(Ok(_)) => continue,
             Ok(Err(error)) => (Failure::from(&error), matches!(error, PullError::Store(_))),
             Err(late) => (late, false),
         };
         problems.iter_mut().filter(|problem| problem.is_of(pin)).for_each(|problem| problem.failed_with(&failure, unsettled));
     }
-    deadline.keep(repair_pins(session, &cache, &repositories, problems)).await?;
+    deadline.keep(repair_pins(&cache, &repositories, problems)).await?;
     problems.iter_mut().for_each(|problem| problem.look_again(store));
     Ok(())
 }
@@ -142,19 +141,14 @@ fn take_from_files(session: &Session<'_>, store: &Store, files: &[String], affec
 }
 
 /// Pins images again whose pins cannot be read; their names are those of the files.
-async fn repair_pins(
-    session: &Session<'_>,
-    cache: &Cache<'_>,
-    repositories: &[Repository],
-    problems: &mut [Problem],
-) -> Result<(), Failure> {
+async fn repair_pins(cache: &Cache<'_>, repositories: &[Repository], problems: &mut [Problem]) -> Result<(), Failure> {
     let mut aside: Vec<(&mut Problem, PathBuf, Want)> = Vec::new();
     for problem in problems {
         let Fault::BadPin { path, meant: Some((reference, platform)), .. } = &problem.fault else { continue };
         let want = Want {
             name: reference.name(),
             platforms: Platforms::These(vec![platform.clone()]),
-            from: session.others(reference, repositories)?,
+            from: repositories.to_vec(),
             reference: reference.clone(),
             unpinned: Unpinned::Refuse,
         };

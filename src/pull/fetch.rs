@@ -14,9 +14,8 @@ use crate::digest::{Digest, Mismatch, Verified};
 use crate::event::{Event, Tell};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, DocumentError, INDEX_TYPES, MANIFEST_TYPES};
 use crate::plan::Plan;
-use crate::reference::Repository;
 use crate::store::{Claim, Ingest, Store, StoreError};
-use crate::upstream::{At, Upstream, UpstreamError};
+use crate::upstream::{At, Place, Upstream, UpstreamError};
 
 /// How many blobs are fetched at once.
 const AT_ONCE: usize = 4;
@@ -26,10 +25,10 @@ const WAITING: usize = 2;
 
 type Result<T> = std::result::Result<T, PullError>;
 
-/// Where blobs are asked for: the repository that gave the manifest first, then the others.
+/// Where blobs are asked for: the place that gave the manifest first, then the others.
 pub(super) struct Sources<'a> {
     pub(super) upstream: Option<&'a Upstream>,
-    pub(super) repositories: Vec<&'a Repository>,
+    pub(super) places: Vec<Place>,
 }
 
 /// How one try to fetch a blob ended.
@@ -75,39 +74,55 @@ pub(super) async fn all(cache: &Cache<'_>, want: &Want, plan: &Plan, sources: &S
 /// A manifest or config into memory.
 pub(super) async fn document(want: &Want, of: &Descriptor, part: &'static str, sources: &Sources<'_>, tell: &Tell<'_>) -> Result<Verified> {
     let mut failed = None;
-    for repository in &sources.repositories {
+    for (n, place) in sources.places.iter().enumerate() {
         let Some(upstream) = sources.upstream else { break };
-        match whole(upstream, repository, of, tell).await {
-            Ok(bytes) => return compared(want, of, part, bytes, repository),
-            Err(error) => failed = failed.or(Some(error)),
+        match whole(upstream, place, of, tell).await {
+            Ok(bytes) => return compared(want, of, part, bytes, place),
+            Err(error) => {
+                passed_over(tell, place, At::Digest(of.digest), &error, sources.places.get(n + 1));
+                failed = worse(failed, place, error);
+            }
         }
     }
     let reference = want.reference.clone();
     match failed {
-        Some(source) => Err(PullError::Blob { part, reference, source }),
+        Some((_, source)) => Err(PullError::Blob { part, reference, source }),
         None => Err(PullError::Incomplete { reference, present: 0, missing: vec![of.clone()] }),
     }
 }
 
-async fn whole(
-    upstream: &Upstream,
-    repository: &Repository,
-    of: &Descriptor,
-    tell: &Tell<'_>,
-) -> std::result::Result<Bytes, UpstreamError> {
+/// The failure that is told of several: that of an image's own place rather than a mirror's, and the first of those.
+fn worse<'p>(before: Option<(&'p Place, UpstreamError)>, place: &'p Place, error: UpstreamError) -> Option<(&'p Place, UpstreamError)> {
+    before.filter(|(before, _)| before.named().is_none() || place.named().is_some()).or(Some((place, error)))
+}
+
+/// Tells that a place is asked.
+pub(super) fn asking(tell: &Tell<'_>, place: &Place, at: At<'_>) {
+    tell(Event::Asking { place: place.to_string(), what: at.to_string() });
+}
+
+/// Tells that the next place is asked, if there is one.
+pub(super) fn passed_over(tell: &Tell<'_>, place: &Place, at: At<'_>, error: &UpstreamError, next: Option<&Place>) {
+    if let Some(next) = next {
+        tell(Event::PassedOver { place: place.to_string(), what: at.to_string(), why: error.in_one_line(), next: next.to_string() });
+    }
+}
+
+async fn whole(upstream: &Upstream, place: &Place, of: &Descriptor, tell: &Tell<'_>) -> std::result::Result<Bytes, UpstreamError> {
+    asking(tell, place, At::Digest(of.digest));
     if MANIFEST_TYPES.iter().chain(&INDEX_TYPES).any(|known| *known == of.media_type) {
-        let found = upstream.manifest(repository, At::Digest(of.digest), tell).await?;
+        let found = upstream.manifest(place, At::Digest(of.digest), tell).await?;
         return Ok(found.bytes.bytes().clone());
     }
     let mut bytes = Vec::new();
-    let mut stream = upstream.blob(repository, of, 0, tell).await?;
+    let mut stream = upstream.blob(place, of, 0, tell).await?;
     while let Some(chunk) = stream.chunk().await? {
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.into())
 }
 
-fn compared(want: &Want, of: &Descriptor, part: &'static str, bytes: Bytes, from: &Repository) -> Result<Verified> {
+fn compared(want: &Want, of: &Descriptor, part: &'static str, bytes: Bytes, from: &Place) -> Result<Verified> {
     let reference = want.reference.clone();
     if of.size > DOCUMENT_LIMIT {
         let source = DocumentError::TooLarge { digest: of.digest, size: of.size, limit: DOCUMENT_LIMIT };
@@ -126,9 +141,9 @@ fn compared(want: &Want, of: &Descriptor, part: &'static str, bytes: Bytes, from
 /// it may have been continued from a part, or flipped on the way.
 async fn one(cache: &Cache<'_>, want: &Want, blob: &Descriptor, sources: &Sources<'_>) -> Result<u64> {
     let (mut fetched, mut failed, mut mismatched) = (0, None, false);
-    let mut repositories = sources.repositories.iter();
-    let mut repository = repositories.next();
-    while let (Some(upstream), Some(from)) = (sources.upstream, repository) {
+    let mut places = sources.places.iter();
+    let mut place = places.next();
+    while let (Some(upstream), Some(from)) = (sources.upstream, place) {
         match attempt(cache, upstream, from, blob, &mut fetched).await? {
             Outcome::Kept => {
                 (cache.tell)(Event::BlobFinished { digest: blob.digest });
@@ -140,22 +155,23 @@ async fn one(cache: &Cache<'_>, want: &Want, blob: &Descriptor, sources: &Source
             }
             Outcome::Wrong(source) => {
                 let reference = want.reference.clone();
-                return Err(PullError::Mismatch { part: "layer", reference, source, from: (*from).clone() });
+                return Err(PullError::Mismatch { part: "layer", reference, source, from: from.clone() });
             }
             Outcome::Cut(error) => {
-                failed = failed.or(Some(error));
-                repository = repositories.next();
+                place = places.next();
+                passed_over(cache.tell, from, At::Digest(blob.digest), &error, place);
+                failed = worse(failed, from, error);
             }
         }
     }
     let reference = want.reference.clone();
     match failed {
-        Some(source) => Err(PullError::Blob { part: "layer", reference, source }),
+        Some((_, source)) => Err(PullError::Blob { part: "layer", reference, source }),
         None => Err(PullError::Incomplete { reference, present: 0, missing: vec![blob.clone()] }),
     }
 }
 
-async fn attempt(cache: &Cache<'_>, upstream: &Upstream, from: &Repository, blob: &Descriptor, fetched: &mut u64) -> Result<Outcome> {
+async fn attempt(cache: &Cache<'_>, upstream: &Upstream, from: &Place, blob: &Descriptor, fetched: &mut u64) -> Result<Outcome> {
     let wanted = blob.clone();
     let Some(ingest) = blocking(cache.store, move |store| store.ingest(&wanted)).await? else { return Ok(Outcome::Kept) };
     let resumed = ingest.offset();
@@ -179,7 +195,7 @@ async fn attempt(cache: &Cache<'_>, upstream: &Upstream, from: &Repository, blob
 async fn transfer(
     cache: &Cache<'_>,
     upstream: &Upstream,
-    from: &Repository,
+    from: &Place,
     blob: &Descriptor,
     offset: u64,
     send: mpsc::Sender<Bytes>,
@@ -188,6 +204,7 @@ async fn transfer(
     if offset == blob.size {
         return Ok(());
     }
+    asking(cache.tell, from, At::Digest(blob.digest));
     let mut stream = upstream.blob(from, blob, offset, cache.tell).await?;
     while let Some(chunk) = stream.chunk().await? {
         let bytes = chunk.len() as u64;

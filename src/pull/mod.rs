@@ -17,7 +17,7 @@ use crate::pin::Pin;
 use crate::plan::Plan;
 use crate::reference::{Name, Reference, Repository};
 use crate::store::{Claim, Shared, Store, StoreError};
-use crate::upstream::{At, Found, Upstream, UpstreamError};
+use crate::upstream::{At, By, Found, Place, Upstream, UpstreamError};
 use choose::{other_platform, select};
 use fetch::Sources;
 pub use mend::Mended;
@@ -127,7 +127,7 @@ pub enum PullError {
         /// The reference.
         reference: Reference,
         /// Who was asked, in order, and what came of it; never empty.
-        tried: Vec<(Repository, UpstreamError)>,
+        tried: Vec<(Place, UpstreamError)>,
     },
     /// It is not offered for the platform that was asked for.
     #[error("{reference} is not offered for {wanted}")]
@@ -178,16 +178,16 @@ pub enum PullError {
         reference: Reference,
         /// What came.
         source: crate::digest::Mismatch,
-        /// The repository it came from.
-        from: Repository,
+        /// The place it came from.
+        from: Place,
     },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-fn places(tried: &[(Repository, UpstreamError)]) -> String {
-    tried.iter().map(|(repository, _)| repository.to_string()).collect::<Vec<_>>().join(", ")
+fn places(tried: &[(Place, UpstreamError)]) -> String {
+    tried.iter().map(|(place, _)| place.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 type Result<T> = std::result::Result<T, PullError>;
@@ -196,8 +196,8 @@ type Result<T> = std::result::Result<T, PullError>;
 struct Root {
     document: Document,
     descriptor: Descriptor,
-    /// The repository that gave it; `None` when it was in the store.
-    from: Option<Repository>,
+    /// The place that gave it; `None` when it was in the store.
+    from: Option<Place>,
     pin_not_met: bool,
     /// The right to bring it and what it names; `None` when it was in the store, or is not to be kept.
     claim: Option<Claim>,
@@ -225,7 +225,7 @@ impl Cache<'_> {
         let mut documents = BTreeMap::new();
         let mut root = self.resolve(want, true, &mut documents).await?;
         let claim = root.claim.take();
-        let sources = self.sources(want, root.from.as_ref());
+        let sources = self.sources(want, root.from.as_ref())?;
         let Described { images, documents } = self.describe(want, &root, &sources, documents).await?;
         let plan = Plan::new(&images, self.store);
         self.complete_or_online(want, &plan)?;
@@ -233,7 +233,7 @@ impl Cache<'_> {
         (self.tell)(Event::Fetching { reference: want.reference.clone(), blobs: plan.missing.len(), bytes: plan.missing_bytes() });
         let kept = fetch::keep(self.store, &plan, documents, claim).await?;
         // Where the documents were there and layers are not, an earlier run was cut off: its own repository is asked now.
-        let asked = root.from.clone().or_else(|| (!plan.missing.is_empty()).then(|| sources.repositories[0].clone()));
+        let asked = root.from.clone().or_else(|| (!plan.missing.is_empty()).then(|| sources.places[0].clone()));
         let fetching = fetch::all(self, want, &plan, &sources);
         let (fetched, tag_now) = futures_util::future::try_join(fetching, self.tag_now(want, asked.as_ref())).await?;
         let (pins, fetched) = (self.pin(want, &root, asked.as_ref(), &images, &plan).await?, kept + fetched);
@@ -245,7 +245,7 @@ impl Cache<'_> {
     pub async fn plan(&self, want: &Want) -> Result<(Vec<Image>, Plan)> {
         let mut documents = BTreeMap::new();
         let root = self.resolve(want, false, &mut documents).await?;
-        let sources = self.sources(want, root.from.as_ref());
+        let sources = self.sources(want, root.from.as_ref())?;
         let images = self.describe(want, &root, &sources, documents).await?.images;
         let plan = Plan::new(&images, self.store);
         Ok((images, plan))
@@ -286,26 +286,43 @@ impl Cache<'_> {
         }
         (self.tell)(Event::Resolving { reference: reference.clone() });
         let at = reference.digest().map_or(At::Tag(reference.tag_or_latest()), At::Digest);
-        let mut tried = Vec::new();
-        for repository in std::iter::once(reference.repository()).chain(&want.from) {
-            match upstream.manifest(repository, at, self.tell).await {
+        let by = reference.digest().map_or(By::Tag, |_| By::Digest);
+        let (places, mut tried) = self.places(want, upstream, by);
+        for (n, place) in places.iter().enumerate() {
+            fetch::asking(self.tell, place, at);
+            match upstream.manifest(place, at, self.tell).await {
                 Ok(found) => {
                     if keep && claim.is_none() {
                         claim = self.claim(Some(found.bytes.digest())).await?;
                     }
-                    let root = root(reference, found.bytes, found.media_type, Some(repository), documents)?;
+                    let root = root(reference, found.bytes, found.media_type, Some(place), documents)?;
                     return Ok(Root { claim, ..root });
                 }
-                Err(error) => tried.push((repository.clone(), error)),
+                Err(error) => {
+                    fetch::passed_over(self.tell, place, at, &error, places.get(n + 1));
+                    tried.push((place.clone(), error));
+                }
             }
         }
         match self.unmet(want, upstream).await {
-            Some(found) => {
-                let root = root(reference, found.bytes, found.media_type, Some(reference.repository()), documents)?;
+            Some((place, found)) => {
+                let root = root(reference, found.bytes, found.media_type, Some(&place), documents)?;
                 Ok(Root { pin_not_met: true, ..root })
             }
             None => Err(PullError::Unavailable { reference: reference.clone(), tried }),
         }
+    }
+
+    /// Where an image is asked for: its own repository and the others, each with its mirrors before it. With those that settings forbid.
+    fn places(&self, want: &Want, upstream: &Upstream, by: By) -> (Vec<Place>, Vec<(Place, UpstreamError)>) {
+        let (mut places, mut forbidden) = (Vec::new(), Vec::new());
+        for repository in std::iter::once(want.reference.repository()).chain(&want.from) {
+            match upstream.places(repository, by) {
+                Ok(more) => places.extend(more.into_iter().filter(|place| !places.contains(place)).collect::<Vec<_>>()),
+                Err(error) => forbidden.push((Place::from(repository), error)),
+            }
+        }
+        (places, forbidden)
     }
 
     async fn claim(&self, digest: Option<Digest>) -> Result<Option<Claim>> {
@@ -327,23 +344,31 @@ impl Cache<'_> {
     }
 
     /// What the tag means now, where the digest could not be had and that is allowed.
-    async fn unmet(&self, want: &Want, upstream: &Upstream) -> Option<Found> {
+    async fn unmet(&self, want: &Want, upstream: &Upstream) -> Option<(Place, Found)> {
         let (Unpinned::Allow, Some(_), Some(tag)) = (want.unpinned, want.reference.digest(), want.reference.tag()) else { return None };
-        upstream.manifest(want.reference.repository(), At::Tag(tag), self.tell).await.ok()
-    }
-
-    /// Where blobs are asked for: who gave the root first, then the reference's own repository and the others, each once.
-    fn sources<'w>(&self, want: &'w Want, first: Option<&'w Repository>) -> Sources<'w>
-    where
-        Self: 'w,
-    {
-        let mut repositories: Vec<&Repository> = Vec::new();
-        for repository in first.into_iter().chain([want.reference.repository()]).chain(&want.from) {
-            if !repositories.contains(&repository) {
-                repositories.push(repository);
+        for place in upstream.places(want.reference.repository(), By::Tag).ok()? {
+            fetch::asking(self.tell, &place, At::Tag(tag));
+            if let Ok(found) = upstream.manifest(&place, At::Tag(tag), self.tell).await {
+                return Some((place, found));
             }
         }
-        Sources { upstream: self.upstream, repositories }
+        None
+    }
+
+    /// Where blobs are asked for: who gave the root first, then all other places, each once.
+    fn sources(&self, want: &Want, first: Option<&Place>) -> Result<Sources<'_>> {
+        let Some(upstream) = self.upstream else {
+            return Ok(Sources { upstream: None, places: vec![Place::from(want.reference.repository())] });
+        };
+        let (mut places, forbidden) = self.places(want, upstream, By::Digest);
+        if let Some(first) = first {
+            places.retain(|place| place != first);
+            places.insert(0, first.clone());
+        }
+        match places.is_empty() {
+            true => Err(PullError::Unavailable { reference: want.reference.clone(), tried: forbidden }),
+            false => Ok(Sources { upstream: Some(upstream), places }),
+        }
     }
 
     async fn describe(
@@ -427,12 +452,13 @@ impl Cache<'_> {
     }
 
     /// What the tag points to now, asked only where a registry was asked for the digest anyway. No answer is no news.
-    async fn tag_now(&self, want: &Want, asked: Option<&Repository>) -> Result<Option<TagNow>> {
+    async fn tag_now(&self, want: &Want, asked: Option<&Place>) -> Result<Option<TagNow>> {
         let (Some(upstream), Some(from), Some(digest), Some(tag)) = (self.upstream, asked, want.reference.digest(), want.reference.tag())
         else {
             return Ok(None);
         };
-        if from != want.reference.repository() {
+        // A mirror that may not say what tags mean is not asked for it, and neither is a repository of another name.
+        if !upstream.places(want.reference.repository(), By::Tag).is_ok_and(|places| places.contains(from)) {
             return Ok(None);
         }
         Ok(upstream.head(from, tag).await.ok().map(|now| match now {
@@ -443,7 +469,7 @@ impl Cache<'_> {
     }
 
     /// Pins the images, unless the newest pins of the name say the same. A pull that was cut off behind its pin left the index to the next.
-    async fn pin(&self, want: &Want, root: &Root, asked: Option<&Repository>, images: &[Image], plan: &Plan) -> Result<Vec<Pin>> {
+    async fn pin(&self, want: &Want, root: &Root, asked: Option<&Place>, images: &[Image], plan: &Plan) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
         for image in images {
             let from = asked.map(ToString::to_string);
@@ -483,7 +509,7 @@ fn root(
     reference: &Reference,
     bytes: Verified,
     media_type: Option<String>,
-    from: Option<&Repository>,
+    from: Option<&Place>,
     documents: &mut BTreeMap<Digest, Verified>,
 ) -> Result<Root> {
     let parsed = Document::parse(&bytes, media_type.as_deref());

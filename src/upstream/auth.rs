@@ -17,10 +17,10 @@ use super::authfile;
 use super::challenge::Challenge;
 use super::credentials::{Credential, CredentialsError, Secret, Source};
 use super::error::{Result, UpstreamError};
+use super::places::Place;
 use super::shown::{Said, ShownUrl};
 use super::token::TokenServer;
 use super::wire::Wire;
-use crate::reference::Repository;
 
 /// Token servers on another host than their registry, which are known to belong to it.
 const REALMS: [(&str, &str); 4] = [
@@ -33,7 +33,7 @@ const REALMS: [(&str, &str); 4] = [
 /// All passes that are held.
 #[derive(Default)]
 pub(super) struct Auth {
-    standings: Mutex<HashMap<Repository, Arc<tokio::sync::Mutex<Standing>>>>,
+    standings: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<Standing>>>>,
 }
 
 /// What is known of one repository.
@@ -95,12 +95,12 @@ impl Access {
 
 impl Auth {
     /// The pass that is held for this repository; waits for one that is being asked for.
-    pub(super) async fn pass(&self, of: &Repository) -> Pass {
+    pub(super) async fn pass(&self, of: &Place) -> Pass {
         self.standing(of).lock().await.pass()
     }
 
     /// Another pass in the place of one that was refused with these headers.
-    pub(super) async fn renew(&self, wire: &Wire, of: &Repository, asked: &Url, used: &Pass, headers: &HeaderMap) -> Result<Pass> {
+    pub(super) async fn renew(&self, wire: &Wire, of: &Place, asked: &Url, used: &Pass, headers: &HeaderMap) -> Result<Pass> {
         let standing = self.standing(of);
         let mut standing = standing.lock().await;
         if standing.round == used.round {
@@ -111,7 +111,7 @@ impl Auth {
     }
 
     /// Gives up a pass that was refused without a word about what would do.
-    pub(super) async fn forget(&self, of: &Repository, used: &Pass) -> Pass {
+    pub(super) async fn forget(&self, of: &Place, used: &Pass) -> Pass {
         let standing = self.standing(of);
         let mut standing = standing.lock().await;
         if standing.round == used.round {
@@ -120,7 +120,7 @@ impl Auth {
         standing.pass()
     }
 
-    fn standing(&self, of: &Repository) -> Arc<tokio::sync::Mutex<Standing>> {
+    fn standing(&self, of: &Place) -> Arc<tokio::sync::Mutex<Standing>> {
         let mut standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
         standings.entry(of.clone()).or_default().clone()
     }
@@ -136,14 +136,14 @@ impl Standing {
 /// One registry's wish to know who asks.
 struct Request<'a> {
     wire: &'a Wire,
-    of: &'a Repository,
+    of: &'a Place,
     /// What the registry was asked.
     asked: &'a Url,
 }
 
 impl Request<'_> {
     async fn answer(&self, challenge: Challenge, used: &Pass) -> Result<Standing> {
-        let found = authfile::find(&self.wire.settings, self.of).await;
+        let found = authfile::find(&self.wire.settings, self.of.repository()).await;
         let (found, access) = match found {
             Ok(found) => (found, Access::Anyone),
             Err(e) => (None, Access::Unreadable(Arc::new(e))),
@@ -183,7 +183,7 @@ impl Request<'_> {
     fn trusts(&self, realm: &Url) -> bool {
         let Some(host) = realm.host_str() else { return false };
         self.asked.host_str() == Some(host)
-            || REALMS.contains(&(self.of.registry(), host))
+            || REALMS.contains(&(self.of.repository().registry(), host))
             || self.wire.settings.trusted_realms.iter().any(|trusted| trusted == host)
     }
 

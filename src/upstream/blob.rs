@@ -11,12 +11,12 @@ use reqwest::{Method, StatusCode, Url};
 use super::Upstream;
 use super::body::Answer;
 use super::error::{Result, UpstreamError};
+use super::places::Place;
 use super::refusal::Wanted;
 use super::retry::Retry;
 use super::wire::Ask;
 use crate::digest::Digest;
 use crate::oci::Descriptor;
-use crate::reference::Repository;
 
 /// A try that brought this much brought something, however the server cuts its answers.
 const GAIN: u64 = 64 << 10;
@@ -24,7 +24,7 @@ const GAIN: u64 = 64 << 10;
 /// A blob's bytes, as they come.
 pub struct BlobStream<'a> {
     upstream: &'a Upstream,
-    of: &'a Repository,
+    of: &'a Place,
     digest: Digest,
     size: u64,
     url: Url,
@@ -41,14 +41,7 @@ pub struct BlobStream<'a> {
 }
 
 impl<'a> BlobStream<'a> {
-    pub(super) fn new(
-        upstream: &'a Upstream,
-        of: &'a Repository,
-        blob: &Descriptor,
-        offset: u64,
-        url: Url,
-        retry: Retry<'a>,
-    ) -> BlobStream<'a> {
+    pub(super) fn new(upstream: &'a Upstream, of: &'a Place, blob: &Descriptor, offset: u64, url: Url, retry: Retry<'a>) -> BlobStream<'a> {
         BlobStream {
             upstream,
             of,

@@ -39,6 +39,44 @@ pub enum UpstreamError {
         /// The file.
         path: PathBuf,
     },
+    /// A client certificate cannot be used. What the files hold is not repeated.
+    #[error("{path} and its key are no client certificate in PEM form")]
+    NoIdentity {
+        /// The certificate's file.
+        path: PathBuf,
+    },
+    /// A file of settings could not be read.
+    #[error("the settings in {path} cannot be read")]
+    SettingsRead {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file of settings is not what it should be.
+    #[error("{path} is not a file of settings that larder can follow")]
+    SettingsMalformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Settings name a place that is none.
+    #[error("{path} names `{location}`, which is no place of images; expected host[:port][/path]")]
+    Place {
+        /// The file.
+        path: PathBuf,
+        /// What it names.
+        location: String,
+    },
+    /// Settings forbid to ask for this repository.
+    #[error("{repository} is blocked by {path}")]
+    Forbidden {
+        /// The repository.
+        repository: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// The registry's name cannot be made into a URL.
     #[error("`{registry}` cannot be the address of a registry")]
     Address {

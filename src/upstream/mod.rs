@@ -4,8 +4,7 @@
 //! [distribution specification](https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md). Always true: a
 //! manifest that was asked for by digest is the one that has this digest; what a registry says of its content, in
 //! headers, is believed of nothing. Knows nothing of the disk: a blob's bytes are handed out as they come, to be hashed by whoever takes
-//! them. Nothing is read from the environment here but what the HTTP library reads for itself: proxies, and where the system
-//! keeps its certificates.
+//! them. Nothing is read from the environment here but what the TLS library reads for itself: where the system keeps its certificates.
 
 mod address;
 mod auth;
@@ -19,13 +18,18 @@ mod failure;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod helper;
+mod hosts;
 mod limits;
+mod papers;
+mod places;
+mod proxy;
 mod refusal;
 mod retry;
 mod shown;
 mod token;
 mod wire;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -37,11 +41,14 @@ pub use self::blob::BlobStream;
 pub use self::credentials::{CredentialsError, Login, Secret, Source};
 pub use self::error::UpstreamError;
 pub use self::limits::Limits;
+pub use self::places::{By, Mirror, Mirrored, Place};
+pub use self::proxy::{Proxies, ProxyError};
 pub use self::shown::{Said, ShownUrl};
 
 use self::auth::{Access, Auth};
 use self::body::Answer;
 use self::error::Result;
+use self::places::Places;
 use self::refusal::Wanted;
 use self::retry::Retry;
 use self::wire::{Ask, Wire};
@@ -54,6 +61,7 @@ use crate::reference::Repository;
 pub struct Upstream {
     wire: Wire,
     auth: Auth,
+    places: Places,
 }
 
 /// How registries are to be asked. The default asks all by HTTPS but those on loopback, without credentials.
@@ -77,6 +85,16 @@ pub struct Settings {
     pub allowed_addresses: Vec<IpAddr>,
     /// Files of certificate authorities, in PEM form, that are trusted besides the system's.
     pub roots: Vec<PathBuf>,
+    /// Folders in which `HOST:PORT/` holds certificates for that host: `*.crt`, `*.cert`, `*.key`.
+    pub certificate_folders: Vec<PathBuf>,
+    /// The way through proxies.
+    pub proxies: Proxies,
+    /// Mirrors that larder's own settings name.
+    pub mirrors: Vec<Mirrored>,
+    /// Files in the form of `registries.conf`, the last before the others; those that are not there are passed over.
+    pub registries_files: Vec<PathBuf>,
+    /// Folders in which `HOST/hosts.toml` names the mirrors of a registry, as containerd reads them; the first that has one decides.
+    pub hosts_folders: Vec<PathBuf>,
     /// What larder calls itself.
     pub user_agent: String,
     /// How long a connection may take to come about.
@@ -106,6 +124,11 @@ impl Default for Settings {
             trusted_realms: Vec::new(),
             allowed_addresses: Vec::new(),
             roots: Vec::new(),
+            certificate_folders: Vec::new(),
+            proxies: Proxies::default(),
+            mirrors: Vec::new(),
+            registries_files: Vec::new(),
+            hosts_folders: Vec::new(),
             user_agent: concat!("larder/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
@@ -127,6 +150,15 @@ pub enum At<'a> {
     Digest(Digest),
 }
 
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            At::Tag(tag) => f.write_str(tag),
+            At::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
 /// A manifest or index that came.
 pub struct Found {
     /// Its bytes: those that were asked for, or for a tag those that came.
@@ -136,18 +168,19 @@ pub struct Found {
 }
 
 impl Upstream {
-    /// A door that asks as the settings say. Nothing is opened before something is asked.
+    /// A door that asks as the settings say. Nothing is read or opened before something is asked.
     pub fn new(settings: Settings) -> Result<Upstream> {
-        Ok(Upstream { wire: Wire::new(settings), auth: Auth::default() })
+        Ok(Upstream { wire: Wire::new(settings), auth: Auth::default(), places: Places::default() })
+    }
+
+    /// Where a repository is asked for, in this order: its mirrors, then its own registry. Fails if settings forbid it.
+    pub fn places(&self, of: &Repository, by: By) -> Result<Vec<Place>> {
+        self.places.of(&self.wire, of, by)
     }
 
     /// Fetches a manifest or index.
-    pub async fn manifest(&self, of: &Repository, at: At<'_>, tell: &Tell<'_>) -> Result<Found> {
-        let name = match at {
-            At::Tag(tag) => tag.to_owned(),
-            At::Digest(digest) => digest.to_string(),
-        };
-        let url = self.url(of, "manifests", &name)?;
+    pub async fn manifest(&self, of: &Place, at: At<'_>, tell: &Tell<'_>) -> Result<Found> {
+        let url = of.url(&self.wire, "manifests", &at.to_string())?;
         let ask = manifest_ask(Method::GET, url);
         let mut retry = Retry::new(&self.wire.settings, tell);
         loop {
@@ -158,7 +191,7 @@ impl Upstream {
         }
     }
 
-    async fn manifest_once(&self, ask: &Ask, of: &Repository, at: At<'_>) -> Result<Found> {
+    async fn manifest_once(&self, ask: &Ask, of: &Place, at: At<'_>) -> Result<Found> {
         let mut answer = success(self.ask(ask, of, Wanted::Manifest).await?.plain()?)?;
         let media_type = answer.header(CONTENT_TYPE).map(|t| shown::plain(t, 200));
         let bytes = answer.bytes(DOCUMENT_LIMIT).await?;
@@ -174,8 +207,8 @@ impl Upstream {
     /// Asks what a tag means now, without fetching it; none if there is no such tag.
     ///
     /// The registry says it in a header, so it is a hint: enough to see that a tag moved, not to pin anything.
-    pub async fn head(&self, of: &Repository, tag: &str) -> Result<Option<Digest>> {
-        let ask = manifest_ask(Method::HEAD, self.url(of, "manifests", tag)?);
+    pub async fn head(&self, of: &Place, tag: &str) -> Result<Option<Digest>> {
+        let ask = manifest_ask(Method::HEAD, of.url(&self.wire, "manifests", tag)?);
         let mut retry = Retry::new(&self.wire.settings, &crate::event::silent);
         loop {
             match self.ask(&ask, of, Wanted::Manifest).await.and_then(success) {
@@ -197,8 +230,8 @@ impl Upstream {
     }
 
     /// A blob's bytes from `offset` on; survives cuts by itself.
-    pub async fn blob<'a>(&'a self, of: &'a Repository, blob: &'a Descriptor, offset: u64, tell: &'a Tell<'a>) -> Result<BlobStream<'a>> {
-        let url = self.url(of, "blobs", &blob.digest.to_string())?;
+    pub async fn blob<'a>(&'a self, of: &'a Place, blob: &'a Descriptor, offset: u64, tell: &'a Tell<'a>) -> Result<BlobStream<'a>> {
+        let url = of.url(&self.wire, "blobs", &blob.digest.to_string())?;
         if offset > blob.size {
             return Err(UpstreamError::NoRange { url: ShownUrl::from(&url), offset });
         }
@@ -208,7 +241,7 @@ impl Upstream {
     }
 
     /// Asks once, and once more with another pass if that is what the registry wants. Fails with what a refusal means.
-    async fn ask(&self, ask: &Ask, of: &Repository, wanted: Wanted) -> Result<Answer> {
+    async fn ask(&self, ask: &Ask, of: &Place, wanted: Wanted) -> Result<Answer> {
         let mut pass = self.auth.pass(of).await;
         let (mut renewed, mut forgotten) = (false, false);
         loop {
@@ -232,17 +265,6 @@ impl Upstream {
                 _ => return Err(refusal::of_answer(answer, wanted, pass.access).await),
             }
         }
-    }
-
-    /// The URL of something in a repository.
-    fn url(&self, of: &Repository, kind: &str, name: &str) -> Result<Url> {
-        let host = if of.registry() == "docker.io" { "registry-1.docker.io" } else { of.registry() };
-        let url = |scheme: &str| {
-            let url = Url::parse(&format!("{scheme}://{host}/v2/{}/{kind}/{name}", of.path()));
-            url.map_err(|_| UpstreamError::Address { registry: of.registry().to_owned() })
-        };
-        let plain = url("http")?;
-        if self.wire.plain_allowed(&plain) { Ok(plain) } else { url("https") }
     }
 }
 

@@ -12,9 +12,15 @@ impl UpstreamError {
     /// What was asked when it happened, as far as anything was.
     pub fn url(&self) -> Option<&ShownUrl> {
         match self {
-            UpstreamError::Setup { .. } | UpstreamError::Roots { .. } | UpstreamError::NoRoots { .. } | UpstreamError::Address { .. } => {
-                None
-            }
+            UpstreamError::Setup { .. }
+            | UpstreamError::Roots { .. }
+            | UpstreamError::NoRoots { .. }
+            | UpstreamError::NoIdentity { .. }
+            | UpstreamError::SettingsRead { .. }
+            | UpstreamError::SettingsMalformed { .. }
+            | UpstreamError::Place { .. }
+            | UpstreamError::Forbidden { .. }
+            | UpstreamError::Address { .. } => None,
             UpstreamError::Resolve { url, .. }
             | UpstreamError::Blocked { url, .. }
             | UpstreamError::Refused { url }
@@ -52,6 +58,11 @@ impl UpstreamError {
             | UpstreamError::WrongLength { url, .. }
             | UpstreamError::TooLong { url, .. } => Some(url),
         }
+    }
+
+    /// The error and its causes in one line.
+    pub fn in_one_line(&self) -> String {
+        line(self)
     }
 
     /// What the registry said about it, if it said anything.

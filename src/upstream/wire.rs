@@ -5,9 +5,9 @@
 //! host, port) are sent to that origin only, and nothing goes from HTTPS to HTTP. Whom credentials are meant for is
 //! `auth`'s affair, what a status means `refusal`'s.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Certificate, Client, ClientBuilder, Method, StatusCode, Url};
@@ -17,6 +17,9 @@ use super::address::{Resolver, Shut, address_of};
 use super::body::Answer;
 use super::error::{Result, UpstreamError};
 use super::failure;
+use super::hosts::{Host, Hosts, names};
+use super::papers::{Papers, read_roots};
+use super::proxy::Proxies;
 use super::shown::ShownUrl;
 
 /// How often one place may lead to another.
@@ -26,8 +29,10 @@ const REDIRECTS: usize = 5;
 pub(super) struct Wire {
     pub(super) settings: Settings,
     shut: Shut,
-    /// By what they need: TLS or not, a proxy's leave or not.
-    clients: [OnceLock<Client>; 4],
+    /// What settings say of single hosts.
+    pub(super) hosts: Hosts,
+    /// For each origin that was asked; those that need nothing of their own share one.
+    clients: Mutex<HashMap<String, Client>>,
 }
 
 /// One request, as often as it has to be made.
@@ -42,18 +47,20 @@ pub(super) struct Ask {
 impl Wire {
     pub(super) fn new(settings: Settings) -> Wire {
         let shut = Shut::except(&settings.allowed_addresses);
-        Wire { settings, shut, clients: Default::default() }
+        Wire { settings, shut, hosts: Hosts::default(), clients: Mutex::default() }
     }
 
     /// Asks, with these credentials if any, and follows where the answer leads, without them once that is another origin.
     pub(super) async fn send(&self, ask: &Ask, mut credentials: Option<&HeaderValue>) -> Result<Answer> {
         let mut url = ask.url.clone();
+        let mut own = self.hosts.headers(&url);
         for _ in 0..=REDIRECTS {
-            let answer = self.send_once(ask, &url, credentials).await?;
+            let answer = self.send_once(ask, &url, credentials, &own).await?;
             let Some(next) = self.leads_to(ask, &answer, &url)? else { return Ok(answer) };
             // What was left once gets nothing when the way leads back: the path is then another's choice.
             if next.origin() != url.origin() {
                 credentials = None;
+                own.clear();
             }
             answer.drain().await;
             url = next;
@@ -61,15 +68,18 @@ impl Wire {
         Err(UpstreamError::TooManyRedirects { url: ShownUrl::from(&ask.url), times: REDIRECTS + 1 })
     }
 
-    async fn send_once(&self, ask: &Ask, url: &Url, credentials: Option<&HeaderValue>) -> Result<Answer> {
+    /// Asks one place; `own` are the headers that settings want for it.
+    async fn send_once(&self, ask: &Ask, url: &Url, credentials: Option<&HeaderValue>, own: &HeaderMap) -> Result<Answer> {
         let shown = ShownUrl::from(url);
         if let Some(address) = address_of(url).filter(|a| self.shut.has(*a)) {
             return Err(UpstreamError::Blocked { url: shown, address });
         }
-        let mut request = self.client(url)?.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
+        let mut headers = own.clone();
+        headers.extend(ask.headers.clone());
         if let Some(credentials) = credentials {
-            request = request.header(AUTHORIZATION, credentials);
+            headers.insert(AUTHORIZATION, credentials.clone());
         }
+        let mut request = self.client(url)?.request(ask.method.clone(), url.clone()).headers(headers);
         if let Some(form) = &ask.form {
             request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone());
         }
@@ -116,26 +126,51 @@ impl Wire {
         if names(&self.settings.https, url) {
             return false;
         }
-        is_loopback(url) || names(&self.settings.insecure, url)
+        is_loopback(url) || names(&self.settings.insecure, url) || self.hosts.insecure(url)
     }
 
-    fn client(&self, url: &Url) -> Result<&Client> {
+    fn client(&self, url: &Url) -> Result<Client> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let origin = url.origin().ascii_serialization();
+        if let Some(client) = clients.get(&origin) {
+            return Ok(client.clone());
+        }
         let (tls, near) = (url.scheme() == "https", is_loopback(url));
-        let slot = &self.clients[usize::from(tls) * 2 + usize::from(near)];
-        if let Some(client) = slot.get() {
-            return Ok(client);
-        }
-        let made = self.make(tls, near)?;
-        Ok(slot.get_or_init(|| made))
+        let papers = if tls { self.papers(url)? } else { Papers::default() };
+        let shared = (papers == Papers::default()).then(|| format!("tls {tls} near {near}"));
+        let client = match shared.as_ref().and_then(|shared| clients.get(shared)) {
+            Some(client) => client.clone(),
+            None => self.make(tls, near, &papers)?,
+        };
+        clients.extend(shared.into_iter().chain([origin]).map(|key| (key, client.clone())));
+        Ok(client)
     }
 
-    fn make(&self, tls: bool, near: bool) -> Result<Client> {
-        let setup = |source| UpstreamError::Setup { source };
-        let client = || self.configured(near);
-        if !tls {
-            return client().tls_certs_only([]).build().map_err(setup);
+    /// What there is for this host in settings of every kind.
+    pub(super) fn papers(&self, url: &Url) -> Result<Papers> {
+        let mut papers = self.hosts.papers(url);
+        papers.and(Papers::in_folders(&self.settings.certificate_folders, url)?);
+        Ok(papers)
+    }
+
+    /// The settings name this host; what was known of it before is looked at anew.
+    pub(super) fn learn(&self, url: &Url, host: Host) {
+        if self.hosts.learn(url, host) {
+            self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(&url.origin().ascii_serialization());
         }
-        let mut own = Vec::new();
+    }
+
+    fn make(&self, tls: bool, near: bool, papers: &Papers) -> Result<Client> {
+        let setup = |source| UpstreamError::Setup { source };
+        if !tls {
+            return self.configured(near).tls_certs_only([]).build().map_err(setup);
+        }
+        let identity = papers.identity()?;
+        let client = || {
+            let client = self.configured(near).tls_danger_accept_invalid_certs(papers.unverified);
+            identity.iter().fold(client, |client, identity| client.identity(identity.clone()))
+        };
+        let mut own = papers.roots()?;
         for path in &self.settings.roots {
             own.extend(read_roots(path)?);
         }
@@ -159,15 +194,10 @@ impl Wire {
             .connect_timeout(self.settings.connect_timeout)
             .dns_resolver(Arc::new(Resolver { shut: self.shut.clone() }))
             .user_agent(self.settings.user_agent.as_str());
-        // As Go's programs do it, whatever the environment says.
-        if near { client.no_proxy() } else { client }
+        // As Go's programs do it, whatever the settings say.
+        let proxies = if near { Proxies::default() } else { self.settings.proxies.clone() };
+        client.no_proxy().proxy(reqwest::Proxy::custom(move |url| proxies.of(url).cloned()))
     }
-}
-
-fn read_roots(path: &Path) -> Result<Vec<Certificate>> {
-    let text = std::fs::read(path).map_err(|source| UpstreamError::Roots { path: path.to_owned(), source })?;
-    let found = Certificate::from_pem_bundle(&text).unwrap_or_default();
-    if found.is_empty() { Err(UpstreamError::NoRoots { path: path.to_owned() }) } else { Ok(found) }
 }
 
 /// What browsers trust, for systems that trust nothing, as small container images do.
@@ -175,23 +205,12 @@ fn bundled_roots() -> impl Iterator<Item = Certificate> {
     webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|c| Certificate::from_der(c).ok())
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match address_of(url) {
         Some(IpAddr::V4(v4)) => v4.is_loopback(),
         Some(IpAddr::V6(v6)) => v6.is_loopback() || v6.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback()),
         None => url.host_str() == Some("localhost"),
     }
-}
-
-/// Whether the list has this host, either for every port or with just this one.
-fn names(list: &[String], url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port_or_known_default();
-    list.iter().any(|entry| match entry.strip_prefix(host) {
-        Some("") => true,
-        Some(rest) => rest.strip_prefix(':').and_then(|p| p.parse().ok()).is_some_and(|p: u16| Some(p) == port),
-        None => false,
-    })
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use std::time::Duration;
 use larder::digest::Digest;
 use larder::event::Event;
 use larder::oci::Descriptor;
-use larder::reference::{Reference, Repository};
-use larder::upstream::{At, Found, Login, Settings, Upstream, UpstreamError};
+use larder::reference::Reference;
+use larder::upstream::{At, Found, Login, Place, Settings, Upstream, UpstreamError};
 use tokio::runtime::{Builder, Runtime};
 
 use super::support::registry::Registry;
@@ -28,7 +28,7 @@ use super::support::registry::Registry;
 struct Door {
     registry: Registry,
     upstream: Upstream,
-    of: Repository,
+    of: Place,
     told: Mutex<Vec<Event>>,
 }
 
@@ -130,8 +130,9 @@ fn login(registry: &str, username: &str, password: &str) -> Login {
     Login { registry: registry.into(), username: username.into(), password: password.to_owned().into() }
 }
 
-fn repository(text: &str) -> Repository {
-    text.parse::<Reference>().unwrap().repository().clone()
+/// The place of a repository that no settings speak of.
+fn repository(text: &str) -> Place {
+    Place::from(text.parse::<Reference>().unwrap().repository())
 }
 
 /// Answers each connection with these bytes, and says where.

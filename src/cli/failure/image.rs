@@ -3,8 +3,8 @@
 use larder::ensure::EnsureError;
 use larder::oci::Platform;
 use larder::pull::PullError;
-use larder::reference::{ReferenceError, Repository};
-use larder::upstream::UpstreamError;
+use larder::reference::ReferenceError;
+use larder::upstream::{Place, UpstreamError};
 
 use super::{Exit, Failure, sized};
 use crate::cli::display;
@@ -72,14 +72,15 @@ impl From<&PullError> for Failure {
     }
 }
 
-fn unavailable(message: String, tried: &[(Repository, UpstreamError)]) -> Failure {
-    let Some((_, first)) = tried.first() else { return Failure::new(Exit::Registry, "unavailable", message) };
-    // The image's own registry decides what kind of failure it is.
-    let own = Failure::from(first);
+fn unavailable(message: String, tried: &[(Place, UpstreamError)]) -> Failure {
+    // The image's own registry decides what kind of failure it is, and not a mirror.
+    let own = tried.iter().find(|(place, _)| place.named().is_none()).or(tried.last());
+    let Some((_, own)) = own else { return Failure::new(Exit::Registry, "unavailable", message) };
+    let own = Failure::from(own);
     let mut failure = Failure { message, details: Vec::new(), ..own };
-    for (repository, error) in tried {
+    for (place, error) in tried {
         let because = Failure::from(error);
-        failure = failure.with("asked", repository).with("because", because.in_one_line());
+        failure = failure.with("asked", place).with("because", because.in_one_line());
     }
     failure
 }

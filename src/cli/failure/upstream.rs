@@ -52,7 +52,9 @@ impl From<&UpstreamError> for Failure {
             E::WrongLength { .. } | E::TooLong { .. } => {
                 wrong("wrong-size").hint("the registry's blob is not the one the manifest names; try another source with --from")
             }
-            E::Tls { .. } => failed("tls").because(error).hint("trust its authority with --ca-file FILE, if it is one of yours"),
+            E::Tls { .. } => failed("tls")
+                .because(error)
+                .hint("if its authority is one of yours, trust it with --ca-file FILE or as /etc/containers/certs.d/HOST:PORT/ca.crt"),
             E::NotTls { .. } => failed("not-tls").hint("if it speaks plain HTTP and you accept that, name its host with --insecure"),
             E::Blocked { address, .. } => failed("blocked-address")
                 .hint(format!("if a registry of yours is there, add `allowed_addresses = [\"{address}\"]` to the settings file")),
@@ -64,6 +66,14 @@ impl From<&UpstreamError> for Failure {
                 failed("timed-out").hint("run it again: it goes on where it ended; --stall sets how long to wait")
             }
             E::Broken { .. } | E::Short { .. } => failed("broken").because(error).hint("run it again: it goes on where it ended"),
+            E::Forbidden { .. } => registry("blocked").hint("those settings forbid it; --no-mirrors passes over them"),
+            E::SettingsMalformed { why, .. } => Failure::new(Exit::Usage, "settings", error.to_string()).with("found", why).hint(
+                "mend it, or pass over it: --no-mirrors, `registries_conf = false` or `hosts_toml = false` in larder's settings file",
+            ),
+            E::SettingsRead { .. } | E::Place { .. } => Failure::new(Exit::Usage, "settings", error.to_string()).because(error),
+            E::Proxy { .. } => {
+                failed("proxy").because(error).hint("HTTPS_PROXY and NO_PROXY say which proxy is asked, with which user and password")
+            }
             _ => failed("upstream").because(error),
         }
     }

@@ -78,6 +78,11 @@ impl Sandbox {
         self.path().join("home")
     }
 
+    /// Where the system's settings of registries are looked for.
+    pub fn etc(&self) -> PathBuf {
+        self.path().join("etc")
+    }
+
     /// Where the store is, once something was pulled.
     pub fn store(&self) -> PathBuf {
         let elsewhere = self.environment.iter().find(|(name, _)| name == "LARDER_DIR");
@@ -105,6 +110,7 @@ impl Sandbox {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("TMPDIR", self.path().join("tmp"))
             .env("XDG_RUNTIME_DIR", self.path().join("run"))
+            .env("LARDER_ETC", self.etc())
             .current_dir(self.home());
         for (name, value) in &self.environment {
             command.env(name, value);
