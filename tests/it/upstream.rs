@@ -6,6 +6,7 @@
 mod auth;
 mod blobs;
 pub(super) mod connections;
+mod corpus;
 mod helpers;
 mod manifests;
 mod redirects;

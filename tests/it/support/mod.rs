@@ -10,6 +10,7 @@ pub mod scene;
 pub mod sink;
 pub mod ssh;
 pub mod tarball;
+pub mod world;
 
 /// Runs a program to its end; what it prints. It has to succeed.
 pub fn run(command: &mut std::process::Command) -> String {
