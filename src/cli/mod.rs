@@ -17,6 +17,7 @@ mod progress;
 mod prune;
 mod pull;
 mod remove;
+mod routes;
 mod session;
 mod settings;
 mod verify;

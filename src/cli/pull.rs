@@ -12,6 +12,7 @@ use super::deadline::Deadline;
 use super::display;
 use super::failure::{Exit, Failure};
 use super::progress::Progress;
+use super::routes;
 use super::session::{self, Chosen, Session};
 
 pub(crate) async fn pull(session: &Session<'_>, args: &args::Pull) -> Result<Exit, Failure> {
@@ -39,6 +40,10 @@ pub(crate) async fn one(session: &Session<'_>, upstream: Option<&Upstream>, want
     let tell = |event| progress.tell(event);
     let store = session.store()?;
     let cache = Cache { store: &store, upstream, tell: &tell };
+    let mut routes = Value::Null;
+    if let Some(upstream) = upstream.filter(|_| dry_run || session.screen.verbose) {
+        routes = routes::say(session, upstream, &want.reference).await?;
+    }
     if dry_run {
         let (images, plan) = cache.plan(want).await?;
         let asked = progress.asked();
@@ -54,7 +59,7 @@ pub(crate) async fn one(session: &Session<'_>, upstream: Option<&Upstream>, want
         let json = json!({
             "reference": want.reference, "name": want.name, "status": "would-pull", "dry_run": true, "platforms": platforms,
             "root": images.first().map(|i| i.root.digest), "missing_in_store": plan.missing, "fetch_bytes": plan.missing_bytes(),
-            "asked": asked,
+            "asked": asked, "routes": routes,
         });
         session.screen.result(json, &text, &want.name.to_string());
     } else {

@@ -93,6 +93,7 @@ impl Session<'_> {
             logins,
             credential_files: self.settings.credential_files(args.authfile.as_deref()),
             insecure: args.insecure.iter().chain(&file.insecure).cloned().collect(),
+            https: file.https.clone(),
             roots: args.ca_file.iter().chain(&file.ca_files).cloned().collect(),
             certificate_folders: self.settings.certificate_folders(),
             trusted_realms: file.trusted_realms.clone(),

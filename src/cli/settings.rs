@@ -34,6 +34,8 @@ pub(crate) struct Settings {
 pub(crate) struct File {
     /// Hosts asked without TLS.
     pub(crate) insecure: Vec<String>,
+    /// Hosts on loopback asked with TLS.
+    pub(crate) https: Vec<String>,
     /// For a registry or a namespace in it, other places that may have its images, asked before it.
     pub(crate) mirrors: BTreeMap<String, Vec<Written>>,
     /// Podman's `registries.conf`.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
+use super::sources::{Sources, asking, passed_over, worse};
 use super::{Cache, PullError, Want};
 use crate::digest::{Digest, Mismatch, Verified};
 use crate::event::{Event, Tell};
@@ -24,12 +25,6 @@ const AT_ONCE: usize = 4;
 const WAITING: usize = 2;
 
 type Result<T> = std::result::Result<T, PullError>;
-
-/// Where blobs are asked for: the place that gave the manifest first, then the others.
-pub(super) struct Sources<'a> {
-    pub(super) upstream: Option<&'a Upstream>,
-    pub(super) places: Vec<Place>,
-}
 
 /// How one try to fetch a blob ended.
 enum Outcome {
@@ -74,12 +69,13 @@ pub(super) async fn all(cache: &Cache<'_>, want: &Want, plan: &Plan, sources: &S
 /// A manifest or config into memory.
 pub(super) async fn document(want: &Want, of: &Descriptor, part: &'static str, sources: &Sources<'_>, tell: &Tell<'_>) -> Result<Verified> {
     let mut failed = None;
-    for (n, place) in sources.places.iter().enumerate() {
+    let places = sources.places()?;
+    for (n, place) in places.iter().enumerate() {
         let Some(upstream) = sources.upstream else { break };
         match whole(upstream, place, of, tell).await {
             Ok(bytes) => return compared(want, of, part, bytes, place),
             Err(error) => {
-                passed_over(tell, place, At::Digest(of.digest), &error, sources.places.get(n + 1));
+                passed_over(tell, place, At::Digest(of.digest), &error, places.get(n + 1));
                 failed = worse(failed, place, error);
             }
         }
@@ -88,23 +84,6 @@ pub(super) async fn document(want: &Want, of: &Descriptor, part: &'static str, s
     match failed {
         Some((_, source)) => Err(PullError::Blob { part, reference, source }),
         None => Err(PullError::Incomplete { reference, present: 0, missing: vec![of.clone()] }),
-    }
-}
-
-/// The failure that is told of several: that of an image's own place rather than a mirror's, and the first of those.
-fn worse<'p>(before: Option<(&'p Place, UpstreamError)>, place: &'p Place, error: UpstreamError) -> Option<(&'p Place, UpstreamError)> {
-    before.filter(|(before, _)| before.named().is_none() || place.named().is_some()).or(Some((place, error)))
-}
-
-/// Tells that a place is asked.
-pub(super) fn asking(tell: &Tell<'_>, place: &Place, at: At<'_>) {
-    tell(Event::Asking { place: place.to_string(), what: at.to_string() });
-}
-
-/// Tells that the next place is asked, if there is one.
-pub(super) fn passed_over(tell: &Tell<'_>, place: &Place, at: At<'_>, error: &UpstreamError, next: Option<&Place>) {
-    if let Some(next) = next {
-        tell(Event::PassedOver { place: place.to_string(), what: at.to_string(), why: error.in_one_line(), next: next.to_string() });
     }
 }
 
@@ -141,7 +120,7 @@ fn compared(want: &Want, of: &Descriptor, part: &'static str, bytes: Bytes, from
 /// it may have been continued from a part, or flipped on the way.
 async fn one(cache: &Cache<'_>, want: &Want, blob: &Descriptor, sources: &Sources<'_>) -> Result<u64> {
     let (mut fetched, mut failed, mut mismatched) = (0, None, false);
-    let mut places = sources.places.iter();
+    let mut places = sources.places()?.iter();
     let mut place = places.next();
     while let (Some(upstream), Some(from)) = (sources.upstream, place) {
         match attempt(cache, upstream, from, blob, &mut fetched).await? {

@@ -37,7 +37,7 @@ impl Cache<'_> {
         self.complete_or_online(&want, &plan)?;
         self.store.room_for(&plan.missing)?;
         (self.tell)(Event::Fetching { reference: want.reference.clone(), blobs: plan.missing.len(), bytes: plan.missing_bytes() });
-        let sources = self.sources(&want, None)?;
+        let sources = self.sources(&want, None);
         let mut documents = BTreeMap::new();
         for blob in plan.missing.iter().filter(|blob| [&pin.root, &pin.manifest, &pin.config].contains(blob)) {
             let part = if *blob == pin.config { "config" } else { "manifest" };

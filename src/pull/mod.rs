@@ -7,6 +7,7 @@ mod choose;
 mod fetch;
 mod mend;
 mod proof;
+mod sources;
 
 use std::collections::BTreeMap;
 
@@ -19,8 +20,8 @@ use crate::reference::{Name, Reference, Repository};
 use crate::store::{Claim, Shared, Store, StoreError};
 use crate::upstream::{At, By, Found, Place, Upstream, UpstreamError};
 use choose::{other_platform, select};
-use fetch::Sources;
 pub use mend::Mended;
+use sources::Sources;
 
 /// What the main line works with: where images are kept, who may be asked, who is told. Nothing else.
 #[derive(Clone, Copy)]
@@ -225,7 +226,7 @@ impl Cache<'_> {
         let mut documents = BTreeMap::new();
         let mut root = self.resolve(want, true, &mut documents).await?;
         let claim = root.claim.take();
-        let sources = self.sources(want, root.from.as_ref())?;
+        let sources = self.sources(want, root.from.as_ref());
         let Described { images, documents } = self.describe(want, &root, &sources, documents).await?;
         let plan = Plan::new(&images, self.store);
         self.complete_or_online(want, &plan)?;
@@ -233,7 +234,10 @@ impl Cache<'_> {
         (self.tell)(Event::Fetching { reference: want.reference.clone(), blobs: plan.missing.len(), bytes: plan.missing_bytes() });
         let kept = fetch::keep(self.store, &plan, documents, claim).await?;
         // Where the documents were there and layers are not, an earlier run was cut off: its own repository is asked now.
-        let asked = root.from.clone().or_else(|| (!plan.missing.is_empty()).then(|| sources.places[0].clone()));
+        let asked = match &root.from {
+            None if !plan.missing.is_empty() => sources.places()?.first().cloned(),
+            from => from.clone(),
+        };
         let fetching = fetch::all(self, want, &plan, &sources);
         let (fetched, tag_now) = futures_util::future::try_join(fetching, self.tag_now(want, asked.as_ref())).await?;
         let (pins, fetched) = (self.pin(want, &root, asked.as_ref(), &images, &plan).await?, kept + fetched);
@@ -245,7 +249,7 @@ impl Cache<'_> {
     pub async fn plan(&self, want: &Want) -> Result<(Vec<Image>, Plan)> {
         let mut documents = BTreeMap::new();
         let root = self.resolve(want, false, &mut documents).await?;
-        let sources = self.sources(want, root.from.as_ref())?;
+        let sources = self.sources(want, root.from.as_ref());
         let images = self.describe(want, &root, &sources, documents).await?.images;
         let plan = Plan::new(&images, self.store);
         Ok((images, plan))
@@ -287,9 +291,9 @@ impl Cache<'_> {
         (self.tell)(Event::Resolving { reference: reference.clone() });
         let at = reference.digest().map_or(At::Tag(reference.tag_or_latest()), At::Digest);
         let by = reference.digest().map_or(By::Tag, |_| By::Digest);
-        let (places, mut tried) = self.places(want, upstream, by);
+        let (places, mut tried) = sources::places(want, upstream, by);
         for (n, place) in places.iter().enumerate() {
-            fetch::asking(self.tell, place, at);
+            sources::asking(self.tell, place, at);
             match upstream.manifest(place, at, self.tell).await {
                 Ok(found) => {
                     if keep && claim.is_none() {
@@ -299,7 +303,7 @@ impl Cache<'_> {
                     return Ok(Root { claim, ..root });
                 }
                 Err(error) => {
-                    fetch::passed_over(self.tell, place, at, &error, places.get(n + 1));
+                    sources::passed_over(self.tell, place, at, &error, places.get(n + 1));
                     tried.push((place.clone(), error));
                 }
             }
@@ -311,18 +315,6 @@ impl Cache<'_> {
             }
             None => Err(PullError::Unavailable { reference: reference.clone(), tried }),
         }
-    }
-
-    /// Where an image is asked for: its own repository and the others, each with its mirrors before it. With those that settings forbid.
-    fn places(&self, want: &Want, upstream: &Upstream, by: By) -> (Vec<Place>, Vec<(Place, UpstreamError)>) {
-        let (mut places, mut forbidden) = (Vec::new(), Vec::new());
-        for repository in std::iter::once(want.reference.repository()).chain(&want.from) {
-            match upstream.places(repository, by) {
-                Ok(more) => places.extend(more.into_iter().filter(|place| !places.contains(place)).collect::<Vec<_>>()),
-                Err(error) => forbidden.push((Place::from(repository), error)),
-            }
-        }
-        (places, forbidden)
     }
 
     async fn claim(&self, digest: Option<Digest>) -> Result<Option<Claim>> {
@@ -347,7 +339,7 @@ impl Cache<'_> {
     async fn unmet(&self, want: &Want, upstream: &Upstream) -> Option<(Place, Found)> {
         let (Unpinned::Allow, Some(_), Some(tag)) = (want.unpinned, want.reference.digest(), want.reference.tag()) else { return None };
         for place in upstream.places(want.reference.repository(), By::Tag).ok()? {
-            fetch::asking(self.tell, &place, At::Tag(tag));
+            sources::asking(self.tell, &place, At::Tag(tag));
             if let Ok(found) = upstream.manifest(&place, At::Tag(tag), self.tell).await {
                 return Some((place, found));
             }
@@ -356,19 +348,8 @@ impl Cache<'_> {
     }
 
     /// Where blobs are asked for: who gave the root first, then all other places, each once.
-    fn sources(&self, want: &Want, first: Option<&Place>) -> Result<Sources<'_>> {
-        let Some(upstream) = self.upstream else {
-            return Ok(Sources { upstream: None, places: vec![Place::from(want.reference.repository())] });
-        };
-        let (mut places, forbidden) = self.places(want, upstream, By::Digest);
-        if let Some(first) = first {
-            places.retain(|place| place != first);
-            places.insert(0, first.clone());
-        }
-        match places.is_empty() {
-            true => Err(PullError::Unavailable { reference: want.reference.clone(), tried: forbidden }),
-            false => Ok(Sources { upstream: Some(upstream), places }),
-        }
+    fn sources<'w>(&'w self, want: &'w Want, first: Option<&'w Place>) -> Sources<'w> {
+        Sources::new(self.upstream, want, first)
     }
 
     async fn describe(

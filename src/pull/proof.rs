@@ -25,7 +25,7 @@ impl Cache<'_> {
         };
         let mut documents = BTreeMap::new();
         let root = self.resolve(&want, false, &mut documents).await?;
-        let sources = self.sources(&want, root.from.as_ref())?;
+        let sources = self.sources(&want, root.from.as_ref());
         let wrong = |source| PullError::Document { reference: reference.clone(), source };
         let (_, manifest) = select(&want, &root)?.remove(0);
         let parts = match &root.document {

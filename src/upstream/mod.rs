@@ -25,6 +25,7 @@ mod places;
 mod proxy;
 mod refusal;
 mod retry;
+mod route;
 mod shown;
 mod token;
 mod wire;
@@ -43,6 +44,7 @@ pub use self::error::UpstreamError;
 pub use self::limits::Limits;
 pub use self::places::{By, Mirror, Mirrored, Place};
 pub use self::proxy::{Proxies, ProxyError};
+pub use self::route::Route;
 pub use self::shown::{Said, ShownUrl};
 
 use self::auth::{Access, Auth};

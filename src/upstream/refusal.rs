@@ -68,7 +68,7 @@ struct OneError {
 
 /// What the registry says about it, if it says anything that can be shown.
 pub(super) async fn said(answer: &mut Answer) -> Option<Box<Said>> {
-    let in_words = answer.header(CONTENT_TYPE).is_some_and(|t| t.starts_with("text/plain"));
+    let in_words = answer.header(CONTENT_TYPE).is_none_or(|t| t.starts_with("text/plain"));
     let body = answer.bytes(NOTE_LIMIT).await.ok()?;
     let said = match serde_json::from_slice::<Errors>(&body) {
         Ok(errors) => {

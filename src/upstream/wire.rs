@@ -126,7 +126,11 @@ impl Wire {
         if names(&self.settings.https, url) {
             return false;
         }
-        is_loopback(url) || names(&self.settings.insecure, url) || self.hosts.insecure(url)
+        if names(&self.settings.insecure, url) || self.hosts.insecure(url) {
+            return true;
+        }
+        // Certificates for a host say that it speaks TLS, on loopback too.
+        is_loopback(url) && !Papers::in_folders(&self.settings.certificate_folders, url).is_ok_and(|papers| papers != Papers::default())
     }
 
     fn client(&self, url: &Url) -> Result<Client> {

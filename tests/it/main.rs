@@ -12,6 +12,7 @@ mod faults;
 mod import;
 mod processes;
 mod real;
+mod registries;
 mod support;
 mod upkeep;
 mod upstream;

@@ -27,6 +27,10 @@ pub(crate) const OTHERS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("ssh", "openssh-client"),
     ("sshd", "openssh-server"),
+    ("nginx", "nginx"),
+    ("tinyproxy", "tinyproxy"),
+    ("microsocks", "microsocks"),
+    ("unshare", "util-linux"),
 ];
 
 /// What makes file systems, cuts their power and makes them unchangeable.

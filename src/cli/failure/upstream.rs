@@ -44,6 +44,13 @@ impl From<&UpstreamError> for Failure {
             E::Failed { after, said, .. } => {
                 failed("registry-failed").said(said).waiting(*after).hint("try again later; what came is kept")
             }
+            // What Go's servers say, and nginx.
+            E::Status { status: 400, url, said: Some(said) } if said.message.contains("HTTPS") => {
+                failed("status").with("it said", said).hint(format!(
+                    "if it speaks TLS, say so with `https = [\"{0}\"]` in larder's settings file, or put its authority into certs.d/{0}",
+                    host(url.as_str())
+                ))
+            }
             E::Status { said, .. } => failed("status").said(said),
             E::WrongManifest { source, .. } => wrong("mismatch")
                 .with("expected", source.expected)
@@ -106,6 +113,11 @@ fn pull_limit(failure: Failure, limits: &Limits, after: Option<Duration>) -> Fai
         }
         false => "name a mirror with --from or in the settings file, or try again later; what is in the store counts no more",
     })
+}
+
+/// The host of a URL that is shown.
+fn host(url: &str) -> &str {
+    url.split('/').nth(2).unwrap_or(url)
 }
 
 impl Failure {

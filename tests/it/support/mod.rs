@@ -7,6 +7,7 @@ pub mod mount;
 pub mod registry;
 pub mod sandbox;
 pub mod scene;
+pub mod servers;
 pub mod sink;
 pub mod ssh;
 pub mod tarball;

@@ -15,6 +15,8 @@ use super::{MANIFEST, login, repository, run, settings};
 /// What no other host may be sent: the password, plain and in base64, what is exchanged for tokens, and the tokens.
 const SECRETS: [&str; 5] = ["s3cret", "YWxpY2U6czNjcmV0", "1dentity", "t0ken", "r3gistrytoken"];
 
+type Headers = Vec<(&'static str, String)>;
+
 /// The registry.
 const HOST: &str = "registry.example";
 
@@ -272,7 +274,7 @@ fn a_token_server_leads_nobody_astray() {
 fn what_looks_like_a_way_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = || "http://evil.example/x".to_owned();
-    let replies: [(&str, u16, Vec<(&'static str, String)>); 9] = [
+    let replies: [(&str, u16, Headers); 9] = [
         ("a success with a location", 200, vec![("location", elsewhere())]),
         ("created", 201, vec![("location", elsewhere())]),
         ("many choices", 300, vec![("location", elsewhere())]),

@@ -1,0 +1,4 @@
+//! Registries as they are, with the settings that people have: real servers, and the command as a person runs it.
+
+mod real;
+mod settings;
