@@ -68,14 +68,18 @@ struct OneError {
 
 /// What the registry says about it, if it says anything that can be shown.
 pub(super) async fn said(answer: &mut Answer) -> Option<Box<Said>> {
-    let in_words = answer.header(CONTENT_TYPE).is_none_or(|t| t.starts_with("text/plain"));
+    // Go's servers give no type when they say that this port speaks HTTPS.
+    let in_words = match answer.header(CONTENT_TYPE) {
+        Some(kind) => kind.starts_with("text/plain"),
+        None => answer.status() == StatusCode::BAD_REQUEST,
+    };
     let body = answer.bytes(NOTE_LIMIT).await.ok()?;
     let said = match serde_json::from_slice::<Errors>(&body) {
         Ok(errors) => {
             let first = errors.errors.into_iter().next()?;
             Said { code: plain(&first.code, 60), message: plain(&first.message, 400) }
         }
-        // Not as the specification has it, but it may say that this port speaks HTTPS.
+        // Not as the specification has it, but it may be what a person needs to know.
         Err(_) if in_words => Said { code: String::new(), message: plain(&String::from_utf8_lossy(&body), 200) },
         Err(_) => return None,
     };

@@ -13,7 +13,7 @@ use crate::reference::Repository;
 pub struct Route {
     /// The place.
     pub place: Place,
-    /// What is asked for a manifest there.
+    /// Where its manifests and blobs are.
     pub url: ShownUrl,
     /// Whether it is asked what a tag means.
     pub by_tag: bool,
@@ -42,7 +42,7 @@ impl Upstream {
             let papers = if url.scheme() == "https" { self.wire.papers(&url)? } else { Default::default() };
             let credentials = authfile::find(&self.wire.settings, place.repository()).await;
             routes.push(Route {
-                url: ShownUrl::from(&url.join(".").unwrap_or(url.clone())),
+                url: ShownUrl::from(&url.join("..").unwrap_or(url.clone())),
                 by_tag: by_tag.contains(&place),
                 by_digest: by_digest.contains(&place),
                 proxy: proxy.map(ShownUrl::from),

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{images, pull, write};
+use crate::support::engine::{Make, RealEngine};
 use crate::support::sandbox::Sandbox;
 use crate::support::servers::Server;
 
@@ -83,6 +84,14 @@ fn a_mirror_that_is_not_there_is_passed_over_aloud() {
     }
 }
 
+/// Which of two servers are asked for manifests while something is done.
+fn asked_meanwhile(servers: [&Server; 2], work: impl FnOnce()) -> [bool; 2] {
+    let asked = |server: &Server| server.log().lines().filter(|line| line.contains("/v2/team/app/manifests/")).count();
+    let before = servers.map(asked);
+    work();
+    [asked(servers[0]) > before[0], asked(servers[1]) > before[1]]
+}
+
 #[test]
 fn skopeo_goes_where_larder_goes() {
     let images = images();
@@ -94,18 +103,47 @@ fn skopeo_goes_where_larder_goes() {
         origin.host(),
         mirror.host()
     );
-    let gets = |server: &Server| server.log().lines().filter(|l| l.contains("GET /v2/team/app/manifests/")).count();
     for reference in ["registry.test/team/app:v1".to_owned(), format!("registry.test/team/app@{}", images.digest)] {
         let sandbox = Sandbox::new();
         let file = sandbox.etc().join("containers/registries.conf");
         write(&file, &conf);
-        let before = [gets(&origin), gets(&mirror)];
-        let _ = pull(&sandbox, &reference, &[]).expect(0);
-        let larder = [gets(&origin) - before[0] > 0, gets(&mirror) - before[1] > 0];
-        let before = [gets(&origin), gets(&mirror)];
-        let mut skopeo = std::process::Command::new("skopeo");
-        skopeo.args(["inspect", "--raw", "--registries-conf"]).arg(&file).arg(format!("docker://{reference}"));
-        crate::support::run(&mut skopeo);
-        assert_eq!(larder, [gets(&origin) - before[0] > 0, gets(&mirror) - before[1] > 0], "{reference}");
+        let larder = asked_meanwhile([&origin, &mirror], || drop(pull(&sandbox, &reference, &[]).expect(0)));
+        let skopeo = asked_meanwhile([&origin, &mirror], || {
+            let mut skopeo = std::process::Command::new("skopeo");
+            skopeo.args(["inspect", "--raw", "--registries-conf"]).arg(&file).arg(format!("docker://{reference}"));
+            crate::support::run(&mut skopeo);
+        });
+        assert_eq!(larder, skopeo, "{reference}");
+    }
+}
+
+#[test]
+fn containerd_goes_where_larder_goes() {
+    let images = images();
+    let (origin, mirror) = (Server::registry(&images.path(), &json!({})), Server::registry(&images.path(), &json!({})));
+    let gone = tempfile::tempdir().unwrap();
+    let empty = Server::registry(gone.path(), &json!({}));
+    let engine = RealEngine::start(Make::Containerd);
+    let hosts = [
+        format!("server = \"http://{}\"\n[host.\"http://{}\"]\n", origin.host(), mirror.host()),
+        format!("server = \"http://{}\"\n[host.\"http://{}\"]\ncapabilities = [\"push\"]\n", origin.host(), mirror.host()),
+        format!("server = \"http://{}\"\n[host.\"http://{}\"]\n[host.\"http://{}\"]\n", origin.host(), empty.host(), mirror.host()),
+        format!("server = \"http://{}/nowhere\"\n[host.\"http://{}/v2\"]\noverride_path = true\n", origin.host(), mirror.host()),
+        format!("server = \"http://{}\"\n[host.\"http://{}\"]\n", origin.host(), empty.host()),
+    ];
+    for hosts in hosts {
+        for reference in ["registry.test/team/app:v1".to_owned(), format!("registry.test/team/app@{}", images.digest)] {
+            let sandbox = Sandbox::new();
+            let folder = sandbox.etc().join("containerd/certs.d");
+            write(&folder.join("registry.test/hosts.toml"), &hosts);
+            let larder = asked_meanwhile([&origin, &mirror], || drop(pull(&sandbox, &reference, &[]).expect(0)));
+            let folder = folder.display().to_string();
+            // A namespace of its own each time, so that nothing is there already.
+            let namespace = format!("n{}", sandbox.path().file_name().unwrap().to_string_lossy().trim_start_matches('.'));
+            let containerd = asked_meanwhile([&origin, &mirror], || {
+                engine.ctr(&namespace, &["content", "fetch", "--hosts-dir", &folder, "--platform", "linux/amd64", &reference]);
+            });
+            assert_eq!(larder, containerd, "{reference}\n{hosts}");
+        }
     }
 }
