@@ -71,7 +71,7 @@ pub(crate) fn require(lists: &[&[(&str, &str)]]) -> Result {
         return fail(format!("these programs are missing: {}\n  hint: install them; on Debian: {command}", programs.join(", ")));
     }
     eprintln!("These programs are missing: {}.", programs.join(", "));
-    eprintln!("They come with `{command}`; Debian starts docker and docker-registry as services when it installs them.");
+    eprintln!("They come with `{command}`; Debian starts docker, docker-registry, nginx and tinyproxy as services when it installs them.");
     if !run::ask("Install them now?", true)? {
         return fail(format!("these programs are missing: {}\n  hint: {command}", programs.join(", ")));
     }

@@ -24,7 +24,7 @@ fn a_limit_is_waited_for_and_named_when_it_lasts() {
          add_header RateLimit-Remaining '0;w=21600' always; return 429; } }",
     );
     let output = pull(&Sandbox::new(), &images.pinned(&lasting.host()), &[]).expect(6);
-    assert!(output.stderr.contains("100;w=21600"), "{output}");
+    assert!(output.stderr.contains("100 pulls in 6h"), "{output}");
 }
 
 #[test]
