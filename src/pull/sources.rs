@@ -59,7 +59,7 @@ pub(super) fn worse<'p>(
     place: &'p Place,
     error: UpstreamError,
 ) -> Option<(&'p Place, UpstreamError)> {
-    before.filter(|(before, _)| before.named().is_none() || place.named().is_some()).or(Some((place, error)))
+    before.filter(|(before, _)| !before.is_mirror() || place.is_mirror()).or(Some((place, error)))
 }
 
 /// Tells that a place is asked.

@@ -184,7 +184,7 @@ impl Upstream {
     pub async fn manifest(&self, of: &Place, at: At<'_>, tell: &Tell<'_>) -> Result<Found> {
         let url = of.url(&self.wire, "manifests", &at.to_string())?;
         let ask = manifest_ask(Method::GET, url);
-        let mut retry = Retry::new(&self.wire.settings, tell);
+        let mut retry = Retry::new(&self.wire.settings, tell).of(of);
         loop {
             match self.manifest_once(&ask, of, at).await {
                 Ok(found) => return Ok(found),
@@ -211,7 +211,7 @@ impl Upstream {
     /// The registry says it in a header, so it is a hint: enough to see that a tag moved, not to pin anything.
     pub async fn head(&self, of: &Place, tag: &str) -> Result<Option<Digest>> {
         let ask = manifest_ask(Method::HEAD, of.url(&self.wire, "manifests", tag)?);
-        let mut retry = Retry::new(&self.wire.settings, &crate::event::silent);
+        let mut retry = Retry::new(&self.wire.settings, &crate::event::silent).of(of);
         loop {
             match self.ask(&ask, of, Wanted::Manifest).await.and_then(success) {
                 Ok(answer) => match answer.header("docker-content-digest").and_then(|d| d.parse().ok()) {
@@ -237,7 +237,7 @@ impl Upstream {
         if offset > blob.size {
             return Err(UpstreamError::NoRange { url: ShownUrl::from(&url), offset });
         }
-        let mut stream = BlobStream::new(self, of, blob, offset, url, Retry::new(&self.wire.settings, tell));
+        let mut stream = BlobStream::new(self, of, blob, offset, url, Retry::new(&self.wire.settings, tell).of(of));
         stream.open().await?;
         Ok(stream)
     }

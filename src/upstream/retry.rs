@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Settings;
 use super::error::{Result, UpstreamError};
+use super::places::Place;
 use super::shown::line;
 use crate::event::{Event, Tell};
 
@@ -18,10 +19,14 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// How often a host that does not answer at all is tried: without a network, people want to hear of it soon.
 const UNREACHED: u32 = 2;
 
+/// How often a mirror is tried.
+const MIRROR: u32 = 2;
+
 /// Counts the tries of one piece of work.
 pub(super) struct Retry<'a> {
     settings: &'a Settings,
     tell: &'a Tell<'a>,
+    tries: u32,
     failed: u32,
     reached: bool,
 }
@@ -39,7 +44,13 @@ enum Outlook {
 
 impl<'a> Retry<'a> {
     pub(super) fn new(settings: &'a Settings, tell: &'a Tell<'a>) -> Retry<'a> {
-        Retry { settings, tell, failed: 0, reached: false }
+        Retry { settings, tell, tries: settings.tries, failed: 0, reached: false }
+    }
+
+    /// A mirror is soon passed over: there are others.
+    pub(super) fn of(mut self, place: &Place) -> Retry<'a> {
+        self.tries = if place.is_mirror() { MIRROR.min(self.tries) } else { self.tries };
+        self
     }
 
     /// Something was gained: what failed before does not count any more.
@@ -55,9 +66,9 @@ impl<'a> Retry<'a> {
         let at_once = matches!(outlook, Outlook::Cut) && self.reached && self.failed == 1;
         let (tries, wanted) = match outlook {
             Outlook::Lasting => return Err(error),
-            Outlook::Unreached if !self.reached => (UNREACHED.min(self.settings.tries), None),
-            Outlook::Unreached | Outlook::Cut => (self.settings.tries, None),
-            Outlook::Passing(wanted) => (self.settings.tries, wanted),
+            Outlook::Unreached if !self.reached => (UNREACHED.min(self.tries), None),
+            Outlook::Unreached | Outlook::Cut => (self.tries, None),
+            Outlook::Passing(wanted) => (self.tries, wanted),
         };
         if self.failed >= tries || wanted.is_some_and(|w| w > self.settings.longest_wait) {
             return Err(error);

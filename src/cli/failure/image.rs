@@ -74,7 +74,7 @@ impl From<&PullError> for Failure {
 
 fn unavailable(message: String, tried: &[(Place, UpstreamError)]) -> Failure {
     // The image's own registry decides what kind of failure it is, and not a mirror.
-    let own = tried.iter().find(|(place, _)| place.named().is_none()).or(tried.last());
+    let own = tried.iter().find(|(place, _)| !place.is_mirror()).or(tried.last());
     let Some((_, own)) = own else { return Failure::new(Exit::Registry, "unavailable", message) };
     let own = Failure::from(own);
     let mut failure = Failure { message, details: Vec::new(), ..own };

@@ -109,9 +109,10 @@ impl HostsToml {
     pub(super) fn places(&self, wire: &Wire, origin: &Place, by: By) -> Vec<Place> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let mut places = Vec::new();
-        for (base, said) in self.hosts.iter().filter(|(base, said)| base.is_none() || said.may_be_asked(by)) {
+        let server = self.hosts.len() - 1;
+        for (n, (base, said)) in self.hosts.iter().enumerate().filter(|(_, (base, said))| base.is_none() || said.may_be_asked(by)) {
             let place = match base {
-                Some(base) => self.place(base, origin),
+                Some(base) => self.place(base, origin).map(|place| Place { mirror: n != server, ..place }),
                 None => Some(origin.clone()),
             };
             let Some(place) = place else { continue };
@@ -134,7 +135,7 @@ impl HostsToml {
         let ns = (authority != own).then(|| self.registry.clone());
         let reference: Reference = format!("{authority}/{}", origin.repository.path()).parse().ok()?;
         let repository = reference.repository().clone();
-        Some(Place { repository, way: Some(Arc::new(Way { base: base.clone(), ns })), named: Some(self.path.clone()) })
+        Some(Place { repository, way: Some(Arc::new(Way { base: base.clone(), ns })), named: Some(self.path.clone()), mirror: true })
     }
 }
 

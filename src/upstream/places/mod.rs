@@ -25,6 +25,7 @@ pub struct Place {
     repository: Repository,
     way: Option<Arc<Way>>,
     named: Option<Arc<PathBuf>>,
+    mirror: bool,
 }
 
 /// The way to a place that is not the usual one.
@@ -82,13 +83,18 @@ impl Place {
         self.repository.path()
     }
 
-    /// The file of settings that names it; none for an image's own registry.
+    /// Whether others are asked when it fails, since it is not the image's own registry or what stands for that.
+    pub fn is_mirror(&self) -> bool {
+        self.mirror
+    }
+
+    /// The file of settings that names it, if one does.
     pub fn named(&self) -> Option<&Path> {
         self.named.as_deref().map(PathBuf::as_path)
     }
 
-    /// A place that a file of settings names by `host[:port][/path]`.
-    fn at(location: &str, rest: &str, path: &Path) -> Result<Place> {
+    /// A mirror that a file of settings names by `host[:port][/path]`.
+    fn mirror(location: &str, rest: &str, path: &Path) -> Result<Place> {
         let wrong = || UpstreamError::Place { path: path.to_owned(), location: location.to_owned() };
         let text = format!("{}{rest}", location.trim_end_matches('/'));
         let reference: Reference = text.parse().map_err(|_| wrong())?;
@@ -97,7 +103,11 @@ impl Place {
         let host = text.split('/').next().unwrap_or_default();
         let meant = repository.registry() == host || matches!(host, "index.docker.io" | "registry-1.docker.io");
         let bare = reference.tag().is_none() && reference.digest().is_none();
-        if meant && bare { Ok(Place { named: Some(Arc::new(path.to_owned())), ..Place::from(&repository) }) } else { Err(wrong()) }
+        if meant && bare {
+            Ok(Place { named: Some(Arc::new(path.to_owned())), mirror: true, ..Place::from(&repository) })
+        } else {
+            Err(wrong())
+        }
     }
 
     /// The URL of something there.
@@ -123,13 +133,13 @@ impl Place {
 
 impl From<&Repository> for Place {
     fn from(repository: &Repository) -> Place {
-        Place { repository: repository.clone(), way: None, named: None }
+        Place::from(repository.clone())
     }
 }
 
 impl From<Repository> for Place {
     fn from(repository: Repository) -> Place {
-        Place { repository, way: None, named: None }
+        Place { repository, way: None, named: None, mirror: false }
     }
 }
 
@@ -152,7 +162,7 @@ impl Places {
         let own = wire.settings.mirrors.iter().filter_map(|m| Some((covers(&m.prefix, &whole)?, m))).max_by_key(|(length, _)| *length);
         if let Some((length, mirrored)) = own {
             for mirror in mirrored.mirrors.iter().filter(|m| m.tags || by == By::Digest) {
-                places.push(Place::at(&mirror.location, &whole[length..], &mirrored.path)?);
+                places.push(Place::mirror(&mirror.location, &whole[length..], &mirrored.path)?);
             }
         }
         let origin = self.registries(wire)?.of(&whole, by, &mut places)?.unwrap_or_else(|| Place::from(repository));
@@ -215,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_location_is_a_place_and_nothing_else() {
-        let at = |location| Place::at(location, "/library/redis", Path::new("f")).map(|p| p.to_string()).ok();
+        let at = |location| Place::mirror(location, "/library/redis", Path::new("f")).map(|p| p.to_string()).ok();
         assert_eq!(at("mirror.io").as_deref(), Some("mirror.io/library/redis"));
         assert_eq!(at("mirror.io:5000/docker/").as_deref(), Some("mirror.io:5000/docker/library/redis"));
         assert_eq!(at("localhost/x").as_deref(), Some("localhost/x/library/redis"));

@@ -101,12 +101,14 @@ impl Registries {
             return Err(UpstreamError::Forbidden { repository: whole.to_owned(), path: path.to_path_buf() });
         }
         for mirror in said.mirror.iter().filter(|m| said.may_ask(m, by)) {
-            places.push(Place::at(&mirror.location, &whole[length..], path)?);
+            places.push(Place::mirror(&mirror.location, &whole[length..], path)?);
         }
         if said.location.is_empty() || said.location == whole[..length] {
             return Ok(None);
         }
-        Place::at(&said.location, &whole[length..], path).map(Some)
+        // It stands for the registry.
+        let place = Place::mirror(&said.location, &whole[length..], path)?;
+        Ok(Some(Place { mirror: false, ..place }))
     }
 
     /// The hosts of all locations that are said to be insecure.

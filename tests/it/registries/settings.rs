@@ -217,6 +217,18 @@ fn a_mirror_that_breaks_halfway_is_passed_over_for_the_rest() {
 }
 
 #[test]
+fn a_mirror_that_is_busy_is_not_waited_for() {
+    let two = Two::new();
+    two.write(CONTAINERD, "server = \"http://HOST\"\n[host.\"http://MIRROR\"]\n");
+    two.mirror.fault("/manifests/", Fault::Status(503, None, usize::MAX));
+    two.scene.registry.fault("/manifests/", Fault::Status(503, None, 2));
+    let _ = std::fs::remove_dir_all(two.scene.sandbox.store());
+    let _ = two.scene.pull(&two.pinned, &[]).expect(0);
+    // The registry itself is waited for.
+    assert_eq!((two.mirror.count(&two.made.root.digest.to_string()), two.scene.registry.count(&two.made.root.digest.to_string())), (2, 3));
+}
+
+#[test]
 fn it_can_be_seen_before_who_would_be_asked_and_as_whom() {
     let two = Two::new();
     two.write(CONTAINERD, "server = \"http://HOST\"\n[host.\"http://MIRROR/cache\"]\nheader = { x-key = \"h3ader\" }\n[host.\"http://127.0.0.3:1\"]\ncapabilities = [\"pull\"]\n");
