@@ -9,7 +9,9 @@ use super::blob::content_range;
 use super::challenge::Challenge;
 use super::token;
 
-pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[("challenge", challenge), ("content_range", range), ("token", reply)];
+type Target = (&'static str, fn(&[u8]));
+
+pub(crate) const TARGETS: &[Target] = &[("challenge", challenge), ("content_range", range), ("token", reply)];
 
 /// What was read, written down plainly, is read as the same.
 fn challenge(input: &[u8]) {
