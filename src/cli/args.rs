@@ -22,13 +22,14 @@ pub(crate) struct Cli {
 
 const SETTINGS: &str = "\
 Where images are asked for, the first before the others; `pull --dry-run` shows it for a reference:
-  mirrors     [mirrors] in larder's config.toml; podman's registries.conf; containerd's certs.d/HOST/hosts.toml; then the registry itself
-  credentials --creds; --authfile or REGISTRY_AUTH_FILE alone; else $XDG_RUNTIME_DIR/containers/auth.json,
+  mirrors     [mirrors] in larder's config.toml; podman's registries.conf; docker's daemon.json; containerd's
+              certs.d/HOST/hosts.toml; then the registry itself
+  credentials --creds; --authfile or REGISTRY_AUTH_FILE alone; else DOCKER_AUTH_CONFIG, $XDG_RUNTIME_DIR/containers/auth.json,
               ~/.config/containers/auth.json, ~/.docker/config.json ($DOCKER_CONFIG), with their helpers
   certificates the system's (SSL_CERT_FILE), --ca-file, certs.d/HOST:PORT of podman, docker and containerd
   proxies     HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY; never for loopback
 Settings of other programs are read below ~/.config and /etc (LARDER_ETC names another folder). In config.toml `registries_conf = false`,
-`hosts_toml = false` and `certs_d = false` switch them off; --no-mirrors does so for one run.";
+`daemon_json = false`, `hosts_toml = false` and `certs_d = false` switch them off; --no-mirrors does so for one run.";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -204,7 +205,7 @@ pub(crate) struct Registry {
     /// Host that is asked without TLS; may be repeated. Loopback addresses need no mention
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) insecure: Vec<String>,
-    /// Ask no mirror: pass over [mirrors], registries.conf and hosts.toml
+    /// Ask no mirror: pass over [mirrors], registries.conf, daemon.json and hosts.toml
     #[arg(long)]
     pub(crate) no_mirrors: bool,
     /// File with CA certificates (PEM) that are trusted besides the system's and those in certs.d/HOST:PORT; may be repeated

@@ -91,6 +91,7 @@ impl Session<'_> {
         let file = &self.settings.file;
         let mut settings = upstream::Settings {
             logins,
+            credentials: self.settings.credentials(args.authfile.as_deref()),
             credential_files: self.settings.credential_files(args.authfile.as_deref()),
             insecure: args.insecure.iter().chain(&file.insecure).cloned().collect(),
             https: file.https.clone(),
@@ -108,6 +109,7 @@ impl Session<'_> {
         if !args.no_mirrors {
             settings.mirrors = self.settings.mirrors();
             settings.registries_files = self.settings.registries_files()?;
+            settings.daemon_files = self.settings.daemon_files();
             settings.hosts_folders = self.settings.hosts_folders();
         }
         Ok(Some(Upstream::new(settings)?))

@@ -40,6 +40,8 @@ pub(crate) struct File {
     pub(crate) mirrors: BTreeMap<String, Vec<Written>>,
     /// Podman's `registries.conf`.
     pub(crate) registries_conf: Others,
+    /// Docker's `daemon.json`.
+    pub(crate) daemon_json: Others,
     /// The folder of containerd's `HOST/hosts.toml`.
     pub(crate) hosts_toml: Others,
     /// The folder of certificates, `HOST:PORT/`.

@@ -2,7 +2,7 @@
 //!
 //! Reads docker's `config.json` and the `auth.json` of podman, skopeo and buildah
 //! ([containers-auth.json(5)](https://github.com/containers/image/blob/main/docs/containers-auth.json.5.md)). The first
-//! place that has something for a registry decides, in this order: what the settings hold; then each file as listed, and in
+//! place that has something for a registry decides, in this order: what the settings hold, logins before the text of a file; then each file as listed, and in
 //! it the helper for this registry (`credHelpers`), the helper for all (`credsStore`), the file's own entries
 //! (`auths`, the longest key that fits). Nothing is kept or written.
 
@@ -14,7 +14,7 @@ use base64::Engine;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 
-use super::credentials::{Credential, CredentialsError, Login, Secret, Source};
+use super::credentials::{Credential, CredentialsError, Given, Login, Secret, Source};
 use super::{Settings, helper};
 use crate::json;
 use crate::reference::Repository;
@@ -35,6 +35,13 @@ pub(super) async fn find(settings: &Settings, of: &Repository) -> Result<Found> 
     let login = names.iter().find_map(|name| settings.logins.iter().find(|l| canonical(&l.registry) == *name));
     if let Some(Login { username, password, .. }) = login {
         return Ok(Some((Credential::Basic { username: username.clone(), password: password.clone() }, Box::new(Source::Settings))));
+    }
+    if let Some(Given { name, text }) = &settings.credentials {
+        let path = Path::new(name);
+        let file = parse(text.expose().as_bytes(), path)?;
+        if let Some(found) = in_file(settings, of, &names, file, path).await? {
+            return Ok(Some(found));
+        }
     }
     for path in &settings.credential_files {
         let Some(file) = read(path).await? else { continue };
@@ -150,13 +157,17 @@ async fn read(path: &Path) -> Result<Option<File>> {
     };
     let mut text = Vec::new();
     file.take(FILE_LIMIT).read_to_end(&mut text).await.map_err(failed)?;
+    parse(&text, path).map(Some)
+}
+
+fn parse(text: &[u8], path: &Path) -> Result<File> {
     // What podman leaves behind when it logs out of everything.
     if text.trim_ascii().is_empty() {
-        return Ok(Some(File::default()));
+        return Ok(File::default());
     }
     // The reader's own message may repeat what it read.
-    let parsed = json::parse(&text, &["auths", "credHelpers", "credsStore"]);
-    parsed.map(Some).map_err(|e| CredentialsError::Malformed { path: path.to_owned(), line: e.line() })
+    let parsed = json::parse(text, &["auths", "credHelpers", "credsStore"]);
+    parsed.map_err(|e| CredentialsError::Malformed { path: path.to_owned(), line: e.line() })
 }
 
 #[cfg(test)]
@@ -200,6 +211,28 @@ mod tests {
         for (image, expected) in cases {
             assert_eq!(found(&text, image).await.unwrap(), expected, "{image}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_text_goes_before_the_files_where_it_has_something() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.json");
+        std::fs::write(&path, format!(r#"{{"auths":{{"h.io":{A},"other.io":{B}}}}}"#)).unwrap();
+        let given = |text: &str| Some(Given { name: "VARIABLE".to_owned(), text: Secret::from(text.to_owned()) });
+        let own = format!(r#"{{"auths":{{"h.io/team":{C}}}}}"#);
+        for (text, image, expected) in [
+            (own.as_str(), "h.io/team/x", "VARIABLE"),
+            (&own, "h.io/x", "auth.json"),
+            (&own, "other.io/x", "auth.json"),
+            ("", "h.io/x", "auth.json"),
+        ] {
+            let settings = Settings { credentials: given(text), credential_files: vec![path.clone()], ..Settings::default() };
+            let (_, source) = find(&settings, image.parse::<Reference>().unwrap().repository()).await.unwrap().unwrap();
+            assert!(source.to_string().ends_with(expected), "{image}: {source}");
+        }
+        let settings = Settings { credentials: given(r#"{"auths":{"h.io":"s3cret"}}"#), ..Settings::default() };
+        let error = find(&settings, "h.io/x".parse::<Reference>().unwrap().repository()).await.unwrap_err();
+        assert!(!format!("{settings:?} {error:?} {error}").contains("s3cret"), "{error:?}");
     }
 
     #[tokio::test]

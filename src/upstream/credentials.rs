@@ -44,6 +44,15 @@ pub struct Login {
     pub password: Secret,
 }
 
+/// What a file of credentials would hold, given by the caller.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// Where it was found, such as the name of a variable.
+    pub name: String,
+    /// The text, in docker's form.
+    pub text: Secret,
+}
+
 /// What a registry is told about who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Credential {

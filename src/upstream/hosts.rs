@@ -55,7 +55,7 @@ impl Hosts {
         self.of(url).headers
     }
 
-    fn of(&self, url: &Url) -> Host {
+    pub(super) fn of(&self, url: &Url) -> Host {
         self.lock().hosts.get(&key(url)).cloned().unwrap_or_default()
     }
 

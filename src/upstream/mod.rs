@@ -39,7 +39,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 
 pub use self::blob::BlobStream;
-pub use self::credentials::{CredentialsError, Login, Secret, Source};
+pub use self::credentials::{CredentialsError, Given, Login, Secret, Source};
 pub use self::error::UpstreamError;
 pub use self::limits::Limits;
 pub use self::places::{By, Mirror, Mirrored, Place};
@@ -71,6 +71,8 @@ pub struct Upstream {
 pub struct Settings {
     /// Credentials that go before all that is found in files.
     pub logins: Vec<Login>,
+    /// The text of a file of credentials, which goes before all files.
+    pub credentials: Option<Given>,
     /// Files of credentials, docker's or podman's, the first before the others; those that are not there are passed over. The usual
     /// order: what `--authfile` or `REGISTRY_AUTH_FILE` says and nothing else; or `$XDG_RUNTIME_DIR/containers/auth.json`,
     /// `$XDG_CONFIG_HOME/containers/auth.json`, `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`.
@@ -95,6 +97,8 @@ pub struct Settings {
     pub mirrors: Vec<Mirrored>,
     /// Files in the form of `registries.conf`, the last before the others; those that are not there are passed over.
     pub registries_files: Vec<PathBuf>,
+    /// Files in the form of docker's `daemon.json`; the first that is there names mirrors of Docker Hub.
+    pub daemon_files: Vec<PathBuf>,
     /// Folders in which `HOST/hosts.toml` names the mirrors of a registry, as containerd reads them; the first that has one decides.
     pub hosts_folders: Vec<PathBuf>,
     /// What larder calls itself.
@@ -119,6 +123,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             logins: Vec::new(),
+            credentials: None,
             credential_files: Vec::new(),
             helper_folders: Vec::new(),
             insecure: Vec::new(),
@@ -130,6 +135,7 @@ impl Default for Settings {
             proxies: Proxies::default(),
             mirrors: Vec::new(),
             registries_files: Vec::new(),
+            daemon_files: Vec::new(),
             hosts_folders: Vec::new(),
             user_agent: concat!("larder/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(10),

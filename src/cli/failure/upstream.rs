@@ -75,7 +75,7 @@ impl From<&UpstreamError> for Failure {
             E::Broken { .. } | E::Short { .. } => failed("broken").because(error).hint("run it again: it goes on where it ended"),
             E::Forbidden { .. } => registry("blocked").hint("those settings forbid it; --no-mirrors passes over them"),
             E::SettingsMalformed { why, .. } => Failure::new(Exit::Usage, "settings", error.to_string()).with("found", why).hint(
-                "mend it, or pass over it: --no-mirrors, `registries_conf = false` or `hosts_toml = false` in larder's settings file",
+                "mend it, or pass over it: --no-mirrors, `registries_conf`, `daemon_json` or `hosts_toml = false` in larder's settings file",
             ),
             E::SettingsRead { .. } | E::Place { .. } => Failure::new(Exit::Usage, "settings", error.to_string()).because(error),
             E::Proxy { .. } => {

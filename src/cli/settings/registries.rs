@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use larder::upstream::{Mirror, Mirrored, Proxies};
+use larder::upstream::{Given, Mirror, Mirrored, Proxies};
 use serde::Deserialize;
 
 use super::super::failure::{Exit, Failure};
@@ -66,18 +66,22 @@ impl Settings {
         let system = self.etc.join("containers");
         let own = self.config_home().map(|dir| dir.join("containers"));
         let drop_ins = |dir: &Path| drop_ins(&dir.join("registries.conf.d"));
-        if let Some(path) = variable("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from) {
-            return Ok(std::iter::once(path).chain(drop_ins(&system)?).collect());
-        }
+        let named = variable("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from);
         // A person's own file stands for the system's, drop-ins included.
-        match own {
-            Some(own) if own.join("registries.conf").exists() => {
-                Ok(std::iter::once(own.join("registries.conf")).chain(drop_ins(&own)?).collect())
-            }
-            own => {
-                let own = own.map(|own| drop_ins(&own)).transpose()?.unwrap_or_default();
-                Ok(std::iter::once(system.join("registries.conf")).chain(drop_ins(&system)?).chain(own).collect())
-            }
+        if let (None, Some(own)) = (&named, own.as_ref().filter(|own| own.join("registries.conf").exists())) {
+            return Ok(std::iter::once(own.join("registries.conf")).chain(drop_ins(own)?).collect());
+        }
+        let main = named.unwrap_or_else(|| system.join("registries.conf"));
+        let own = own.map(|own| drop_ins(&own)).transpose()?.unwrap_or_default();
+        Ok(std::iter::once(main).chain(drop_ins(&system)?).chain(own).collect())
+    }
+
+    /// Docker's `daemon.json`, a person's own before the system's.
+    pub(crate) fn daemon_files(&self) -> Vec<PathBuf> {
+        match &self.file.daemon_json {
+            Others::Read(false) => Vec::new(),
+            Others::At(path) => vec![path.clone()],
+            Others::Read(true) => self.homes().map(|home| home.join("docker/daemon.json")).collect(),
         }
     }
 
@@ -100,13 +104,17 @@ impl Settings {
     }
 
     fn certificates_of(&self, programs: &[&str]) -> Vec<PathBuf> {
-        let homes = self.config_home().into_iter().chain([self.etc.clone()]);
-        homes.flat_map(|home| programs.iter().map(move |program| home.join(program).join("certs.d"))).collect()
+        self.homes().flat_map(|home| programs.iter().map(move |program| home.join(program).join("certs.d"))).collect()
+    }
+
+    /// Where programs have their settings: a person's own before the system's.
+    fn homes(&self) -> impl Iterator<Item = PathBuf> {
+        self.config_home().into_iter().chain([self.etc.clone()])
     }
 
     /// Where docker and podman keep credentials, in the order of containers-auth.json(5); an explicit file is the only one.
     pub(crate) fn credential_files(&self, authfile: Option<&Path>) -> Vec<PathBuf> {
-        if let Some(file) = authfile.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE").map(PathBuf::from)) {
+        if let Some(file) = only_file(authfile) {
             return vec![file];
         }
         let path = |name: &str| variable(name).map(PathBuf::from);
@@ -118,9 +126,21 @@ impl Settings {
         containers.chain(docker.map(|dir| dir.join("config.json"))).collect()
     }
 
+    /// What docker and GitLab take from a variable, unless a file is named.
+    pub(crate) fn credentials(&self, authfile: Option<&Path>) -> Option<Given> {
+        const NAME: &str = "DOCKER_AUTH_CONFIG";
+        let text = variable(NAME).filter(|_| only_file(authfile).is_none())?;
+        Some(Given { name: NAME.to_owned(), text: text.into() })
+    }
+
     fn config_home(&self) -> Option<PathBuf> {
         variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(self.home.as_deref()?.join(".config")))
     }
+}
+
+/// The file of credentials besides which no other is read.
+fn only_file(authfile: Option<&Path>) -> Option<PathBuf> {
+    authfile.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE").map(PathBuf::from))
 }
 
 /// The proxies of the environment. Programs differ in which spelling they read first; capitals are what Go's programs take.

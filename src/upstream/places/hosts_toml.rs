@@ -11,8 +11,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{By, Place, Way};
-use crate::reference::Reference;
+use super::{By, Place, base, without_user};
 use crate::upstream::error::{Result, UpstreamError};
 use crate::upstream::hosts::Host;
 use crate::upstream::papers::Papers;
@@ -93,11 +92,12 @@ impl HostsToml {
         named.sort_by_key(|(name, _)| name.span().start);
         let mut hosts = Vec::new();
         for (name, said) in named {
-            let url = base(name.get_ref(), said.override_path).ok_or_else(|| wrong(format!("`{}` is no host", shown(name.get_ref()))))?;
+            let url =
+                base(name.get_ref(), said.override_path).ok_or_else(|| wrong(format!("`{}` is no host", without_user(name.get_ref()))))?;
             hosts.push((Some(url), said));
         }
         let server = file.server.filter(|server| !server.is_empty());
-        let server = server.map(|s| base(&s, own.override_path).ok_or_else(|| wrong(format!("`{}` is no server", shown(&s)))));
+        let server = server.map(|s| base(&s, own.override_path).ok_or_else(|| wrong(format!("`{}` is no server", without_user(&s)))));
         hosts.push((server.transpose()?, own));
         for (_, said) in &hosts {
             said.headers().ok_or_else(|| wrong("a header is none".to_owned()))?;
@@ -112,7 +112,8 @@ impl HostsToml {
         let server = self.hosts.len() - 1;
         for (n, (base, said)) in self.hosts.iter().enumerate().filter(|(_, (base, said))| base.is_none() || said.may_be_asked(by)) {
             let place = match base {
-                Some(base) => self.place(base, origin).map(|place| Place { mirror: n != server, ..place }),
+                Some(base) => Place::through(base, origin, Some(&self.registry), self.path.clone())
+                    .map(|place| Place { mirror: n != server, ..place }),
                 None => Some(origin.clone()),
             };
             let Some(place) = place else { continue };
@@ -125,17 +126,6 @@ impl HostsToml {
             places.push(place);
         }
         places
-    }
-
-    fn place(&self, base: &Url, origin: &Place) -> Option<Place> {
-        let host = base.host_str()?;
-        let port = base.port().or_else(|| (!host.contains('.')).then(|| base.port_or_known_default()).flatten());
-        let authority = port.map_or(host.to_owned(), |port| format!("{host}:{port}"));
-        let own = if self.registry == "docker.io" { "registry-1.docker.io" } else { self.registry.as_str() };
-        let ns = (authority != own).then(|| self.registry.clone());
-        let reference: Reference = format!("{authority}/{}", origin.repository.path()).parse().ok()?;
-        let repository = reference.repository().clone();
-        Some(Place { repository, way: Some(Arc::new(Way { base: base.clone(), ns })), named: Some(self.path.clone()), mirror: true })
     }
 }
 
@@ -183,27 +173,10 @@ impl OneOrMany {
     }
 }
 
-/// Where the protocol's paths begin at a server; `/v2` stands at the end unless the path is said to be the whole.
-fn base(server: &str, whole: bool) -> Option<Url> {
-    let url = if server.contains("://") { Url::parse(server) } else { Url::parse(&format!("https://{server}")) };
-    let mut url = url.ok().filter(|u| matches!(u.scheme(), "http" | "https") && u.username().is_empty() && u.password().is_none())?;
-    let path = url.path().trim_end_matches('/').to_owned();
-    let path = if whole || path.ends_with("/v2") { path } else { format!("{path}/v2") };
-    url.set_path(&path);
-    url.set_query(None);
-    url.set_fragment(None);
-    Some(url)
-}
-
-/// A server as it may be shown: it may have been written with a password.
-fn shown(server: &str) -> &str {
-    server.rsplit('@').next().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::Repository;
+    use crate::reference::{Reference, Repository};
     use crate::upstream::Settings;
 
     fn places(text: &str, by: By) -> Vec<(String, String)> {

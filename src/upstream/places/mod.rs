@@ -1,9 +1,10 @@
 //! Where a repository is asked for: at mirrors first, as settings name them, then at its own registry.
 //!
-//! Settings are larder's own, the `registries.conf` of podman and the `hosts.toml` of containerd, in this order. Always true: a digest may be
+//! Settings are larder's own, podman's `registries.conf`, docker's `daemon.json` and containerd's `hosts.toml`, in this order. Always true: a digest may be
 //! asked of every place, since it decides what comes; a tag only of those that settings let say what it means. What an image is
 //! called is not changed by where it comes from, and no registry is guessed for a short name.
 
+mod daemon_json;
 mod hosts_toml;
 mod registries_conf;
 
@@ -110,6 +111,18 @@ impl Place {
         }
     }
 
+    /// A mirror that settings name by the server's URL; `registry` is the one that is meant, if the server is to be told where it is another.
+    fn through(base: &Url, origin: &Place, registry: Option<&str>, named: Arc<PathBuf>) -> Option<Place> {
+        let host = base.host_str()?;
+        let port = base.port().or_else(|| (!host.contains('.')).then(|| base.port_or_known_default()).flatten());
+        let authority = port.map_or(host.to_owned(), |port| format!("{host}:{port}"));
+        let usual = |registry: &str| authority == if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+        let ns = registry.filter(|registry| !usual(registry)).map(str::to_owned);
+        let reference: Reference = format!("{authority}/{}", origin.repository.path()).parse().ok()?;
+        let way = Some(Arc::new(Way { base: base.clone(), ns }));
+        Some(Place { repository: reference.repository().clone(), way, named: Some(named), mirror: true })
+    }
+
     /// The URL of something there.
     pub(super) fn url(&self, wire: &Wire, kind: &str, name: &str) -> Result<Url> {
         let path = self.repository.path();
@@ -166,6 +179,7 @@ impl Places {
             }
         }
         let origin = self.registries(wire)?.of(&whole, by, &mut places)?.unwrap_or_else(|| Place::from(repository));
+        places.extend(daemon_json::places(wire, &origin)?);
         let hosts = hosts_toml::read(&wire.settings.hosts_folders, origin.repository.registry())?;
         match hosts {
             Some(hosts) => places.extend(hosts.places(wire, &origin, by)),
@@ -184,6 +198,23 @@ impl Places {
         wire.hosts.name_insecure(registries.insecure());
         Ok(self.registries.get_or_init(|| registries))
     }
+}
+
+/// Where the protocol's paths begin at a server; `/v2` stands at the end unless the path is said to be the whole.
+fn base(server: &str, whole: bool) -> Option<Url> {
+    let url = if server.contains("://") { Url::parse(server) } else { Url::parse(&format!("https://{server}")) };
+    let mut url = url.ok().filter(|u| matches!(u.scheme(), "http" | "https") && u.username().is_empty() && u.password().is_none())?;
+    let path = url.path().trim_end_matches('/').to_owned();
+    let path = if whole || path.ends_with("/v2") { path } else { format!("{path}/v2") };
+    url.set_path(&path);
+    url.set_query(None);
+    url.set_fragment(None);
+    Some(url)
+}
+
+/// A server as it may be shown: it may have been written with a password.
+fn without_user(server: &str) -> &str {
+    server.rsplit('@').next().unwrap_or_default()
 }
 
 /// How much of a repository's name a prefix covers: `*.example.com` is every registry under that.

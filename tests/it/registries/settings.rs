@@ -10,15 +10,15 @@ use crate::support::sandbox::{Output, Sandbox};
 use crate::support::scene::Scene;
 
 /// A registry with one image, a mirror on another host that has it too, and a sandbox.
-struct Two {
-    scene: Scene,
-    mirror: Registry,
-    made: Made,
-    pinned: String,
+pub(super) struct Two {
+    pub(super) scene: Scene,
+    pub(super) mirror: Registry,
+    pub(super) made: Made,
+    pub(super) pinned: String,
 }
 
 impl Two {
-    fn new() -> Two {
+    pub(super) fn new() -> Two {
         let scene = Scene::in_sandbox(Sandbox::new());
         let made = Recipe::default().make();
         let pinned = scene.serve(&made, "team/app", "v1");
@@ -38,7 +38,7 @@ impl Two {
         registry.put_manifest(repository, "v1", &self.made.root.media_type, self.made.bytes(&self.made.root).to_vec());
     }
 
-    fn host(&self) -> String {
+    pub(super) fn host(&self) -> String {
         self.scene.registry.host()
     }
 
@@ -47,14 +47,14 @@ impl Two {
     }
 
     /// Writes a file below the sandbox; `HOST` and `MIRROR` stand for the two.
-    fn write(&self, path: &str, text: &str) {
+    pub(super) fn write(&self, path: &str, text: &str) {
         let fill = |text: &str| text.replace("HOST", &self.host()).replace("MIRROR", &self.mirror.host());
         let path = self.scene.sandbox.path().join(fill(path));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, fill(text)).unwrap();
     }
 
-    fn pull(&self, reference: &str, more: &[&str]) -> Output {
+    pub(super) fn pull(&self, reference: &str, more: &[&str]) -> Output {
         let _ = std::fs::remove_dir_all(self.scene.sandbox.store());
         self.scene.registry.forget();
         self.mirror.forget();
@@ -62,7 +62,7 @@ impl Two {
     }
 
     /// Whether the registry and the mirror were asked for manifests.
-    fn asked(&self) -> (bool, bool) {
+    pub(super) fn asked(&self) -> (bool, bool) {
         (self.scene.registry.count("/manifests/") > 0, self.mirror.count("/manifests/") > 0)
     }
 }
