@@ -8,7 +8,6 @@
 //!
 //! Blocking. Sending it is the engines' affair, and writing it to a file that of `export`.
 
-pub mod donor;
 mod error;
 mod members;
 mod write;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::members::{Content, Member};
 use super::{Archive, ArchiveError, BLOCK};
 use crate::digest::{self, Digest, Hasher, VerifyReader};
-use crate::oci::{Descriptor, ZSTD_WINDOW_LOG};
+use crate::oci::{Compression, Descriptor, unpacked};
 use crate::store::Store;
 
 /// Two empty blocks end an archive.
@@ -206,7 +206,7 @@ impl Write for Hashed {
 /// Lets `take` have what a zstd layer unpacks to.
 fn unpack(store: &Store, layer: &Descriptor, take: impl FnOnce(&mut dyn Read) -> Result<(), Stopped>) -> Result<(), ArchiveError> {
     let mut stored = store.blob(layer)?;
-    let source = match plain(&mut stored).map_err(Stopped::Reading).and_then(|mut plain| take(&mut plain)) {
+    let source = match unpacked(&mut stored, Compression::Zstd).map_err(Stopped::Reading).and_then(|mut plain| take(&mut plain)) {
         Ok(()) => return Ok(()),
         Err(Stopped::Writing(source)) => return Err(ArchiveError::Write { source }),
         Err(Stopped::Reading(source)) => source,
@@ -222,12 +222,6 @@ fn unpack(store: &Store, layer: &Descriptor, take: impl FnOnce(&mut dyn Read) ->
         Some(other) => ArchiveError::DiffId { digest, expected: other.expected, found: other.found },
         None => ArchiveError::Unpack { digest, source },
     })
-}
-
-fn plain<R: Read>(stored: R) -> io::Result<impl Read> {
-    let mut decoder = zstd::Decoder::new(stored)?;
-    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-    Ok(decoder)
 }
 
 /// Which side of a copy failed.

@@ -5,7 +5,7 @@ mod problem;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use larder::archive::donor;
+use larder::import::donor;
 use larder::oci::Descriptor;
 use larder::pin::Pin;
 use larder::pull::{Cache, Platforms, PullError, Unpinned, Want};

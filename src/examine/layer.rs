@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{ExamineError, Examined, compare};
 use crate::digest::{self, Digest, Hasher};
-use crate::oci::{Compression, Descriptor, ZSTD_WINDOW_LOG};
+use crate::oci::{Compression, Descriptor, unpacked};
 use crate::store::{Store, StoreError};
 
 /// A layer could not be compared with what an engine made of it.
@@ -42,7 +42,8 @@ pub fn compare_layer(store: &Store, layer: &Descriptor, diff_id: &Digest, folder
     let mut stored = store.blob(layer)?;
     let read = |source| LayerError::Examine { digest, source: ExamineError::Archive { source } };
     let (compared, found) = {
-        let mut plain = Hashing { from: plain(&mut stored, layer.compression()).map_err(read)?, hasher: Hasher::new() };
+        let mut plain =
+            Hashing { from: unpacked(&mut stored, layer.compression().unwrap_or(Compression::None)).map_err(read)?, hasher: Hasher::new() };
         let compared = compare(&mut plain, folder);
         // An archive ends before its file does.
         let rest = io::copy(&mut plain, &mut io::sink());
@@ -65,18 +66,6 @@ fn cause(compared: &Result<Examined, LayerError>) -> Option<&io::Error> {
         Err(LayerError::Examine { source: ExamineError::Archive { source }, .. }) => Some(source),
         _ => None,
     }
-}
-
-fn plain<'a>(stored: impl Read + 'a, compression: Option<Compression>) -> io::Result<Box<dyn Read + 'a>> {
-    Ok(match compression {
-        Some(Compression::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(stored)),
-        Some(Compression::Zstd) => {
-            let mut decoder = zstd::Decoder::new(stored)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            Box::new(decoder)
-        }
-        Some(Compression::None) | None => Box::new(stored),
-    })
 }
 
 struct Hashing<R> {

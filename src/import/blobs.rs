@@ -1,18 +1,18 @@
-//! The content of an archive's members, on its way into the store.
+//! The content of an archive's members, waiting for their names.
 //!
-//! Owns what came, by digest. Always true: every byte was hashed as it came; small texts stay in memory, of which there is a limit, all else is
-//! staged on the disk without a name; a layer was unpacked and hashed in the same pass. Dropped, all of it is gone, and the store is as it was.
+//! Owns what came, by digest. Always true: every byte was hashed and every layer unpacked, see [`intake`](super::intake). Dropped, all of it is gone,
+//! and the store is as it was.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Cursor, Read};
+use std::sync::atomic::AtomicBool;
 
 use super::error::ImportError;
-use super::tar::of_content;
-use super::wrap::{self, Form, STEP};
-use crate::digest::{Digest, Hasher, Verified, VerifyReader};
-use crate::oci::{Compression, DOCUMENT_LIMIT, Descriptor};
-use crate::store::{Shared, Stage, Staged, Store};
+use super::unpack::{Layer, Unpacking};
+use super::wrap::{self, Form, MAGIC};
+use crate::digest::{self, Digest, Verified};
+use crate::oci::{Compression, Descriptor};
+use crate::store::{Shared, Staged, Store, StoreError, Whereabouts};
 
 type Result<T> = std::result::Result<T, ImportError>;
 
@@ -34,108 +34,37 @@ pub(super) const TEXTS: [&str; 3] = ["manifest.json", "index.json", "oci-layout"
 /// What came, by digest. While it is there nothing is removed from the store.
 pub(super) struct Blobs {
     came: HashMap<Digest, Blob>,
-    texts: u64,
     limits: Limits,
     store: Store,
-    counted_on: Shared,
+    _counted_on: Shared,
 }
 
 /// A member's content.
 pub(super) struct Blob {
     pub(super) size: u64,
     pub(super) layer: Layer,
-    place: Place,
+    pub(super) place: Place,
 }
 
-enum Place {
+/// Where content is.
+pub(super) enum Place {
     Memory(Verified),
     Staged(Staged),
-    /// The store had it before.
-    Store,
+    /// It has its name.
+    Kept,
 }
 
-/// What content is as a layer.
-#[derive(Debug, Clone)]
-pub(super) enum Layer {
-    /// It unpacks to this.
-    Of(Compression, Digest),
-    /// Compressed in a way that not all engines read.
-    Other(&'static str),
-    /// It does not unpack.
-    Broken(String),
-    /// It unpacks to more than is allowed.
-    TooLarge(u64),
+impl Blob {
+    /// A text; as a layer it is plain.
+    pub(super) fn of_text(text: Verified) -> (Digest, Blob) {
+        let (digest, size) = (text.digest(), text.size());
+        (digest, Blob { size, layer: Layer::Of(Compression::None, digest), place: Place::Memory(text) })
+    }
 }
 
 impl Blobs {
-    pub(super) fn new(store: &Store, counted_on: Shared, limits: Limits) -> Blobs {
-        Blobs { came: HashMap::new(), texts: 0, limits, store: store.clone(), counted_on }
-    }
-
-    /// Takes in a file of the archive, and gives its digest. A file that is named after its digest has to have it.
-    pub(super) fn take(&mut self, path: &str, size: u64, mut content: impl Read + Send) -> Result<Digest> {
-        let named = digest_in(path)?;
-        let start = wrap::beginning(&mut content, 512).map_err(reading)?;
-        let is_text = TEXTS.contains(&path) || looks_like_json(&start);
-        let whole = Cursor::new(start.clone()).chain(content);
-        let (digest, blob) = match size {
-            size if is_text && size <= DOCUMENT_LIMIT => self.text(whole)?,
-            size if TEXTS.contains(&path) => {
-                return Err(ImportError::TextTooLarge { path: path.to_owned(), size, limit: DOCUMENT_LIMIT });
-            }
-            size => self.blob(named, size, Form::of(&start), whole)?,
-        };
-        if let Some(named) = named
-            && named != digest
-        {
-            return Err(ImportError::WrongBlob { expected: named, found: digest, size: blob.size });
-        }
-        self.came.entry(digest).or_insert(blob);
-        Ok(digest)
-    }
-
-    fn text(&mut self, mut content: impl Read + Send) -> Result<(Digest, Blob)> {
-        let mut bytes = Vec::new();
-        content.read_to_end(&mut bytes).map_err(reading)?;
-        self.texts += bytes.len() as u64;
-        if self.texts > self.limits.texts {
-            return Err(ImportError::TooMuchText { limit: self.limits.texts });
-        }
-        let text = Verified::hash(bytes);
-        let digest = text.digest();
-        let layer = Layer::Of(Compression::None, digest);
-        Ok((digest, Blob { size: text.size(), layer, place: Place::Memory(text) }))
-    }
-
-    fn blob(&self, named: Option<Digest>, size: u64, form: Form, content: impl Read + Send) -> Result<(Digest, Blob)> {
-        let descriptor = |digest| Descriptor { media_type: String::new(), digest, size };
-        let there = named.is_some_and(|digest| self.store.has(&descriptor(digest)));
-        let stage = if there { None } else { Some(self.store.stage(size, &self.counted_on)?) };
-        let mut tee = Tee { from: content, hasher: Hasher::new(), stage, failed: None };
-        let layer = self.unpack(&mut tee, form)?;
-        let (found, size) = tee.hasher.finish();
-        let layer = layer.unwrap_or(Layer::Of(Compression::None, found));
-        let place = match tee.stage {
-            Some(stage) => Place::Staged(stage.finish(&self.store)?),
-            None => Place::Store,
-        };
-        Ok((found, Blob { size, layer, place }))
-    }
-
-    /// Unpacks what is read and reads on to its end. What is plain unpacks to itself.
-    fn unpack(&self, tee: &mut Tee<impl Read + Send>, form: Form) -> Result<Option<Layer>> {
-        let layer = match form {
-            Form::Layer(Compression::None) => None,
-            Form::Layer(compression) => Some(unpacks_to(&mut *tee, compression, self.limits.unpacked)),
-            Form::Xz => Some(Layer::Other("xz")),
-            Form::Bzip2 => Some(Layer::Other("bzip2")),
-        };
-        let rest = if tee.failed.is_none() { drain(tee) } else { 0 };
-        match (tee.failed.take(), layer) {
-            (Some(error), _) => Err(error),
-            (None, Some(Layer::Of(..))) if rest > 0 => Ok(Some(Layer::Broken("it has something behind its end".to_owned()))),
-            (None, layer) => Ok(layer),
-        }
+    pub(super) fn new(came: HashMap<Digest, Blob>, limits: Limits, store: &Store, counted_on: Shared) -> Blobs {
+        Blobs { came, limits, store: store.clone(), _counted_on: counted_on }
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<&Blob> {
@@ -152,14 +81,18 @@ impl Blobs {
 
     /// What the store's blob is as a layer. It is read and unpacked, as if it had come.
     pub(super) fn layer_in_store(&self, blob: &Descriptor) -> Result<Layer> {
-        let mut start = Vec::new();
-        let stored: VerifyReader<File> = self.store.blob(blob)?;
-        let mut tee = Tee { from: stored, hasher: Hasher::new(), stage: None, failed: None };
-        (&mut tee).take(512).read_to_end(&mut start).map_err(reading)?;
+        let mut stored = self.store.blob(blob)?;
+        let failed = |source| match digest::mismatch_in(&source) {
+            Some(found) => self.store.set_aside(blob, found),
+            None => StoreError::Io { doing: "reading", path: self.store.root().to_owned(), source },
+        };
+        let start = wrap::beginning(&mut stored, MAGIC).map_err(failed)?;
         let form = Form::of(&start);
-        let mut tee = Tee { from: Cursor::new(start).chain(tee), hasher: Hasher::new(), stage: None, failed: None };
-        let layer = self.unpack(&mut tee, form)?;
-        Ok(layer.unwrap_or(Layer::Of(Compression::None, blob.digest)))
+        let unpacking = Unpacking { limit: self.limits.unpacked, stop: &AtomicBool::new(false) };
+        let layer = unpacking.layer(Cursor::new(start).chain(&mut stored), blob.digest, form).map_err(failed)?;
+        // Also where it does not unpack, or is plain: what counts is whether it is what its name says.
+        io::copy(&mut stored, &mut io::sink()).map_err(failed)?;
+        Ok(layer)
     }
 
     /// Gives these blobs their names, and returns how many bytes the store lacked.
@@ -168,92 +101,26 @@ impl Blobs {
         for digest in wanted {
             let Some(blob) = self.came.get_mut(digest) else { continue };
             let size = blob.size;
-            match std::mem::replace(&mut blob.place, Place::Store) {
+            match std::mem::replace(&mut blob.place, Place::Kept) {
                 Place::Staged(staged) => lacked += if staged.name()? { size } else { 0 },
-                Place::Memory(text) => {
-                    let there = self.store.has(&Descriptor { media_type: String::new(), digest: *digest, size });
-                    self.store.put(&text)?;
-                    lacked += if there { 0 } else { size };
-                }
-                Place::Store => {}
+                Place::Memory(text) => lacked += if put(&self.store, &text)? { size } else { 0 },
+                Place::Kept => {}
             }
         }
         Ok(lacked)
     }
 }
 
-/// Reads, hashes and stages in one.
-struct Tee<R> {
-    from: R,
-    hasher: Hasher,
-    stage: Option<Stage>,
-    /// What went wrong, other than with the decoder that reads this.
-    failed: Option<ImportError>,
-}
-
-impl<R: Read> Read for Tee<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let done = match self.from.read(into) {
-            Ok(n) => {
-                self.hasher.update(&into[..n]);
-                self.stage.as_mut().map_or(Ok(()), |stage| stage.write(&into[..n])).map(|()| n).map_err(ImportError::from)
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Err(e),
-            Err(e) => Err(reading(e)),
-        };
-        done.map_err(|error| {
-            self.failed = Some(error);
-            io::ErrorKind::Other.into()
-        })
-    }
-}
-
-fn reading(error: io::Error) -> ImportError {
-    ImportError::Tar(of_content(error))
-}
-
-/// Reads to the end, or to what fails: a [`Tee`] remembers that.
-fn drain(from: &mut impl Read) -> u64 {
-    let (mut read, mut step) = (0, vec![0; STEP]);
-    loop {
-        match from.read(&mut step) {
-            Ok(n) if n > 0 => read += n as u64,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            _ => return read,
-        }
-    }
-}
-
-/// What a compressed layer unpacks to.
-fn unpacks_to(layer: impl Read + Send, compression: Compression, limit: u64) -> Layer {
-    let unpacked = || {
-        let mut plain = wrap::unpacked(layer, compression)?.take(limit.saturating_add(1));
-        let (mut hasher, mut step) = (Hasher::new(), vec![0; STEP]);
-        loop {
-            match plain.read(&mut step) {
-                Ok(0) => return Ok(hasher.finish()),
-                Ok(n) => hasher.update(&step[..n]),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
+/// Keeps a text, in place of one of that name that is damaged. Returns whether the store lacked it.
+pub(super) fn put(store: &Store, text: &Verified) -> std::result::Result<bool, StoreError> {
+    let there = match store.document(&text.digest()) {
+        Ok(there) => there.is_some(),
+        // What is larger than any text is hashed when the right one is put there.
+        Err(StoreError::Damaged { now: Whereabouts::Aside(_), .. } | StoreError::NotADocument { .. }) => false,
+        Err(error) => return Err(error),
     };
-    match unpacked() {
-        Ok((_, size)) if size > limit => Layer::TooLarge(limit),
-        Ok((diff_id, _)) => Layer::Of(compression, diff_id),
-        Err(error) => Layer::Broken(error.to_string()),
+    if !there {
+        store.put(text)?;
     }
-}
-
-/// The digest that a file is named after, where readers go by that: `blobs/sha256/<hex>`.
-fn digest_in(path: &str) -> Result<Option<Digest>> {
-    let Some(hex) = path.strip_prefix("blobs/sha256/") else { return Ok(None) };
-    match Digest::from_hex(hex) {
-        Ok(digest) => Ok(Some(digest)),
-        Err(source) => Err(ImportError::BlobName { path: path.to_owned(), source }),
-    }
-}
-
-fn looks_like_json(start: &[u8]) -> bool {
-    matches!(start.iter().find(|b| !b.is_ascii_whitespace()), Some(b'{' | b'['))
+    Ok(!there)
 }

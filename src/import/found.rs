@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use super::blobs::Layer;
 use super::error::ImportError;
+use super::unpack::Layer;
 use super::{docker, layout};
 use crate::digest::Digest;
 use crate::oci::{Compression, Descriptor, Image, Platform};

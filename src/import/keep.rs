@@ -1,21 +1,21 @@
 //! Images that were found right, into the store: blobs, documents, pins, in this order.
 
 use super::Imported;
-use super::blobs::Blobs;
+use super::blobs::{self, Blobs};
 use super::error::ImportError;
 use super::prove::Proved;
 use crate::pin::Pin;
 use crate::store::{Store, StoreError};
 
 /// Keeps all images of a file. What of it no image needs is gone when this returns.
-pub(super) fn keep(store: &Store, mut blobs: Blobs, proved: Vec<Proved>) -> Result<Vec<Imported>, ImportError> {
+pub(super) fn keep(store: &Store, mut came: Blobs, proved: Vec<Proved>) -> Result<Vec<Imported>, ImportError> {
     let mut added = 0;
     for image in &proved {
         for document in &image.documents {
-            store.put(document)?;
+            blobs::put(store, document)?;
         }
         for pin in &image.pins {
-            added += blobs.keep(pin.blobs().into_iter().map(|blob| &blob.digest))?;
+            added += came.keep(pin.blobs().into_iter().map(|blob| &blob.digest))?;
             if let Some(missing) = pin.blobs().into_iter().find(|blob| !store.has(blob)) {
                 return Err(StoreError::Missing { digest: missing.digest }.into());
             }

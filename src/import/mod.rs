@@ -13,9 +13,11 @@
 mod blobs;
 mod choose;
 mod docker;
+pub mod donor;
 mod error;
 mod found;
 mod header;
+mod intake;
 mod keep;
 mod layout;
 mod likely;
@@ -24,6 +26,7 @@ mod path;
 mod prove;
 mod read;
 mod tar;
+mod unpack;
 mod wrap;
 
 use crate::digest::Digest;

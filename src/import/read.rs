@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::blobs::{Blobs, Limits, TEXTS};
 use super::error::ImportError;
 use super::found::{self, Found};
+use super::intake::{self, Intake};
 use super::path::Names;
 use super::tar::{Kind, Tar, TarError};
 use super::{docker, layout, wrap};
@@ -31,11 +32,10 @@ pub(super) struct Contents {
 
 /// Reads all of a source. Nothing has a name in the store by then.
 pub(super) fn read(store: &Store, counted_on: Shared, source: Source, limits: Limits) -> Result<Contents, ImportError> {
-    let mut blobs = Blobs::new(store, counted_on, limits);
-    let names = match source {
-        Source::Stream(file) => archive(file, &mut blobs)?,
-        Source::Folder(folder) => walk(&folder, &mut blobs)?,
-    };
+    let (names, blobs) = intake::taking_in(store, counted_on, limits, |intake| match source {
+        Source::Stream(file) => archive(file, intake),
+        Source::Folder(folder) => walk(&folder, intake),
+    })?;
     names.settle()?;
     let text = |name: &str| Ok::<_, ImportError>(names.find(name)?.and_then(|digest| blobs.text_of(digest)));
     let whole = match text(layout::LIST)? {
@@ -49,7 +49,7 @@ pub(super) fn read(store: &Store, counted_on: Shared, source: Source, limits: Li
     Ok(Contents { found: found::together(bare, whole)?, blobs })
 }
 
-fn archive(file: Box<dyn Read + Send>, blobs: &mut Blobs) -> Result<Names<Digest>, ImportError> {
+fn archive(file: Box<dyn Read + Send>, intake: &mut Intake<'_>) -> Result<Names<Digest>, ImportError> {
     let unreadable = |source| ImportError::Tar(TarError::Read { source });
     let file = wrap::unwrapped(file).map_err(unreadable)?.ok_or(ImportError::Bzip2)?;
     let mut names = Names::new();
@@ -58,7 +58,7 @@ fn archive(file: Box<dyn Read + Send>, blobs: &mut Blobs) -> Result<Names<Digest
         match member.kind {
             Kind::File => {
                 let path = names.admit(&member.path)?;
-                let digest = blobs.take(&path, member.size, tar.content())?;
+                let digest = intake.take(&path, member.size, tar.content())?;
                 names.add(path, digest);
             }
             Kind::Folder => names.add_folder(&member.path)?,
@@ -70,7 +70,7 @@ fn archive(file: Box<dyn Read + Send>, blobs: &mut Blobs) -> Result<Names<Digest
 }
 
 /// Reads from a layout what its index names, and nothing else that may lie there.
-fn walk(folder: &Path, blobs: &mut Blobs) -> Result<Names<Digest>, ImportError> {
+fn walk(folder: &Path, intake: &mut Intake<'_>) -> Result<Names<Digest>, ImportError> {
     let mut names = Names::new();
     let mut ahead: Vec<String> = TEXTS.map(str::to_owned).into();
     let mut seen: HashSet<String> = ahead.iter().cloned().collect();
@@ -79,8 +79,8 @@ fn walk(folder: &Path, blobs: &mut Blobs) -> Result<Names<Digest>, ImportError> 
         let failed = |source| ImportError::Read { path: path.clone(), source };
         match fs::symlink_metadata(&path) {
             Ok(found) if found.is_file() => {
-                let digest = blobs.take(&name, found.len(), fs::File::open(&path).map_err(failed)?)?;
-                let named = blobs.text_of(&digest).map(|text| named_in(&name, &text)).unwrap_or_default();
+                let digest = intake.take(&name, found.len(), fs::File::open(&path).map_err(failed)?)?;
+                let named = intake.text_of(&digest).map(|text| named_in(&name, text)).unwrap_or_default();
                 ahead.extend(named.into_iter().filter(|name| seen.insert(name.clone())));
                 let name = names.admit(&name)?;
                 names.add(name, digest);

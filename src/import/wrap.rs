@@ -4,10 +4,9 @@
 
 use std::io::{self, BufReader, Cursor, Read};
 
-use flate2::bufread::MultiGzDecoder;
 use xz4rust::{XzDecoder, XzNextBlockResult};
 
-use crate::oci::{Compression, ZSTD_WINDOW_LOG};
+use crate::oci::{Compression, unpacked};
 
 /// The largest dictionary that xz content may ask for: that of `xz -9`.
 const DICTIONARY: usize = 64 << 20;
@@ -53,20 +52,6 @@ pub(super) fn unwrapped(mut file: Box<dyn Read + Send>) -> io::Result<Option<Box
         Form::Xz => Box::new(Xz::new(whole)),
         Form::Bzip2 => return Ok(None),
     }))
-}
-
-/// What a layer unpacks to.
-pub(super) fn unpacked<'a>(layer: impl Read + Send + 'a, compression: Compression) -> io::Result<Box<dyn Read + Send + 'a>> {
-    let layer = BufReader::with_capacity(STEP, layer);
-    Ok(match compression {
-        Compression::None => Box::new(layer),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(layer)),
-        Compression::Zstd => {
-            let mut decoder = zstd::Decoder::with_buffer(layer)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            Box::new(decoder)
-        }
-    })
 }
 
 /// The first bytes; fewer if there are no more.

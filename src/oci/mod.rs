@@ -6,6 +6,7 @@
 
 mod layout;
 mod platform;
+mod unpack;
 
 use std::collections::HashMap;
 
@@ -15,13 +16,11 @@ use crate::digest::{Digest, Verified};
 use crate::json;
 pub use layout::{Layout, Listed};
 pub use platform::{Platform, PlatformError};
+pub(crate) use unpack::unpacked;
 
 /// The most bytes a manifest, index or config may have: 4 MiB
 /// ([distribution-spec, Pushing Manifests](https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-manifests)).
 pub const DOCUMENT_LIMIT: u64 = 4 << 20;
-
-/// The largest window that zstd content may ask for, as a power of two: 128 MiB, which is what containerd and podman allow.
-pub(crate) const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// The most layers an image may have.
 const LAYER_LIMIT: usize = 4096;

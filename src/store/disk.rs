@@ -30,6 +30,9 @@ const SHARE: u32 = 16;
 /// After how many bytes the kernel is told to start writing, so that the sync at the end is short.
 pub(super) const FLUSH_EVERY: u64 = 8 << 20;
 
+/// How many bytes of two files are compared at once.
+const COMPARED: usize = 128 << 10;
+
 /// How a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
@@ -135,6 +138,23 @@ pub(super) fn size(path: &Path) -> Result<Option<u64>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(reading("looking at", path)(e)),
     }
+}
+
+/// Whether two files have the same bytes. Where one of them is missing they have not.
+pub(super) fn are_the_same(one: &Path, other: &Path) -> Result<bool> {
+    let (Some((mut first, size)), Some((mut second, other_size))) = (open(one)?, open(other)?) else { return Ok(false) };
+    let [mut left, mut right] = [vec![0; COMPARED], vec![0; COMPARED]];
+    let mut rest = size;
+    while rest > 0 {
+        let length = usize::try_from(rest).unwrap_or(COMPARED).min(COMPARED);
+        first.read_exact(&mut left[..length]).map_err(reading("reading", one))?;
+        // One that cannot be read is not what it should be, whatever it has.
+        if second.read_exact(&mut right[..length]).is_err() || left[..length] != right[..length] {
+            return Ok(false);
+        }
+        rest -= length as u64;
+    }
+    Ok(size == other_size)
 }
 
 /// When what is there was last written, or had its time set.

@@ -1,5 +1,6 @@
 //! Files of images into the store: what is proved, what is refused, and what is left when something is.
 
+mod held;
 mod hostile;
 mod proof;
 mod random;

@@ -132,7 +132,7 @@ macro_rules! from_owned {
     )*};
 }
 from_owned!(
-    larder::archive::donor::DonorError,
+    larder::import::donor::DonorError,
     larder::import::ImportError,
     larder::reference::ReferenceError,
     larder::pull::PullError,

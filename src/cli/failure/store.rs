@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use larder::archive::donor::DonorError;
+use larder::import::donor::DonorError;
 use larder::store::{StoreError, Whereabouts};
 
 use super::{Exit, Failure, PULL_IT, sized};
@@ -61,8 +61,9 @@ impl From<&DonorError> for Failure {
     fn from(error: &DonorError) -> Failure {
         let failed = |code| Failure::new(Exit::Failed, code, error.to_string());
         match error {
-            DonorError::Read { source, .. } => failed("not-an-archive").with("it said", source),
-            DonorError::Compressed { path } => {
+            DonorError::Read { source, .. } => failed("unreadable").with("it said", source),
+            DonorError::Tar { source, .. } => failed("not-an-archive").with("because", source),
+            DonorError::Bzip2 { path } => {
                 failed("compressed").hint(format!("decompress it first, and name the result instead of {}", path.display()))
             }
             DonorError::Store(source) => Failure::from(source),

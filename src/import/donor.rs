@@ -1,35 +1,42 @@
-//! Single blobs out of a file that holds images: an OCI layout in a folder, or a tar archive whose members are named after digests.
+//! Single blobs out of a file that holds images: an OCI layout in a folder, or a tar archive whose members are named after digests, compressed
+//! as a whole or not.
 //!
 //! Always true: a blob is looked for by the digest in its name and taken by what it hashes to, the same way into the store as a download;
 //! nothing else in the file is read or believed. One pass, whatever the size.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::write::STEP;
+use super::tar::{Kind, Tar, TarError};
+use super::wrap::{self, STEP};
 use crate::digest::Digest;
 use crate::oci::Descriptor;
 use crate::store::{Store, StoreError};
 
-/// How a compressed archive begins: gzip, zstd, xz, bzip2.
-const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"];
-
 /// Blobs could not be taken from a file.
 #[derive(Debug, thiserror::Error)]
 pub enum DonorError {
-    /// The file cannot be read, or not as a tar archive.
-    #[error("{path} cannot be read as an OCI layout or tar archive", path = path.display())]
+    /// The file cannot be read.
+    #[error("{path} cannot be read", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// The archive as a whole is compressed.
-    #[error("{path} is compressed as a whole", path = path.display())]
-    Compressed {
+    /// It is not a tar archive that every reader would read alike.
+    #[error("{path} cannot be read as an OCI layout or tar archive", path = path.display())]
+    Tar {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TarError,
+    },
+    /// The file is compressed in a way that larder does not unpack.
+    #[error("{path} is compressed with bzip2 as a whole", path = path.display())]
+    Bzip2 {
         /// The file.
         path: PathBuf,
     },
@@ -55,20 +62,16 @@ pub fn take(store: &Store, from: &Path, wanted: &[Descriptor]) -> Result<Vec<Des
         }
         return Ok(taken);
     }
-    let mut file = File::open(from).map_err(failed)?;
-    if is_compressed(&mut file).map_err(failed)? {
-        return Err(DonorError::Compressed { path: from.to_owned() });
-    }
+    let file = File::open(from).map_err(failed)?;
+    let bzip2 = || DonorError::Bzip2 { path: from.to_owned() };
+    let mut archive = Tar::new(wrap::unwrapped(Box::new(file)).map_err(failed)?.ok_or_else(bzip2)?);
     let wanted: HashMap<Digest, &Descriptor> = wanted.iter().map(|blob| (blob.digest, blob)).collect();
-    let mut archive = tar::Archive::new(io::BufReader::with_capacity(STEP, file));
-    for member in archive.entries().map_err(failed)? {
-        let mut member = member.map_err(failed)?;
-        let named = digest_in(&member.path_bytes());
-        if let Some(blob) = named.and_then(|digest| wanted.get(&digest))
-            && member.header().entry_type().is_file()
-            && member.size() == blob.size
+    while let Some(member) = archive.next().map_err(|source| DonorError::Tar { path: from.to_owned(), source })? {
+        if let Some(blob) = digest_in(&member.path).and_then(|digest| wanted.get(&digest))
+            && member.kind == Kind::File
+            && member.size == blob.size
         {
-            taken.extend(bring(store, blob, &mut member, &failed)?);
+            taken.extend(bring(store, blob, &mut archive.content(), &failed)?);
         }
     }
     Ok(taken)
@@ -99,16 +102,9 @@ fn bring(
     }
 }
 
-fn is_compressed(file: &mut File) -> io::Result<bool> {
-    let mut start = Vec::new();
-    file.take(8).read_to_end(&mut start)?;
-    file.rewind()?;
-    Ok(COMPRESSED.iter().any(|magic| start.starts_with(magic)))
-}
-
 /// The digest in the name of a member: `blobs/sha256/<hex>`, `<hex>.tar.gz`, `<hex>.json`, `sha256:<hex>`.
-fn digest_in(path: &[u8]) -> Option<Digest> {
-    let name = std::str::from_utf8(path).ok()?.rsplit('/').next()?;
+fn digest_in(path: &str) -> Option<Digest> {
+    let name = path.rsplit('/').next()?;
     let hex = name.strip_prefix("sha256:").unwrap_or(name).get(..64)?;
     Digest::from_hex(hex).ok()
 }
@@ -145,12 +141,14 @@ mod tests {
             ("blobs/sha256/short".to_owned(), b"absent"),
         ];
         let members: Vec<_> = members.iter().map(|(name, content)| (name.as_str(), *content)).collect();
-        let file = folder.path().join("images.tar");
+        let (file, packed) = (folder.path().join("images.tar"), folder.path().join("images.tar.zst"));
         std::fs::write(&file, archive(&members)).unwrap();
+        std::fs::write(&packed, zstd::encode_all(&archive(&members)[..], 3).unwrap()).unwrap();
         let wanted = [one.clone(), two.clone(), three.clone(), flipped.clone(), absent];
         // What an earlier run left does not matter.
         store.ingest(&one).unwrap().unwrap().write(b"x").unwrap();
         assert_eq!(take(&store, &file, &wanted).unwrap(), [one.clone(), two, three]);
+        assert_eq!(take(&Store::open(folder.path().join("third")).unwrap(), &packed, &wanted).unwrap().len(), 3);
         assert!(!store.has(&flipped));
         assert_eq!(take(&Store::open(folder.path().join("other")).unwrap(), store.root(), &wanted).unwrap().len(), 3);
     }
@@ -162,8 +160,10 @@ mod tests {
         let file = folder.path().join("file");
         let take = || take(&store, &file, &[blob(b"one")]);
         assert!(matches!(take(), Err(DonorError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound));
+        std::fs::write(&file, b"BZh91AY&SY and so on").unwrap();
+        assert!(matches!(take(), Err(DonorError::Bzip2 { path }) if path == file));
         std::fs::write(&file, b"\x1f\x8b\x08 and so on").unwrap();
-        assert!(matches!(take(), Err(DonorError::Compressed { path }) if path == file));
+        assert!(matches!(take(), Err(DonorError::Tar { .. })));
         let mut cut = archive(&[(&Digest::of(b"one").hex(), b"one")]);
         cut.truncate(513);
         std::fs::write(&file, cut).unwrap();
