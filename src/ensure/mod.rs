@@ -320,6 +320,7 @@ impl Cache<'_> {
             return Ok(Pulled { pins: vec![pin.clone()], images, plan, fetched: 0, tag_now: None });
         }
         let (reference, Plan { present, missing, .. }) = (wish.reference.clone(), plan);
+        self.store.missing_not_damaged(&missing)?;
         Err(PullError::Incomplete { reference, present, missing }.into())
     }
 

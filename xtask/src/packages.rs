@@ -22,6 +22,7 @@ pub(crate) const RELEASES: &[(&str, &str)] = &[("debootstrap", "debootstrap")];
 pub(crate) const OTHERS: &[(&str, &str)] = &[
     ("skopeo", "skopeo"),
     ("umoci", "umoci"),
+    ("buildah", "buildah"),
     ("strace", "strace"),
     ("xz", "xz-utils"),
     ("openssl", "openssl"),

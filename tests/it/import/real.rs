@@ -1,5 +1,8 @@
 //! Files that the usual tools wrote: what is read is what they say that they wrote.
 
+mod buildah;
+mod unproved;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,7 +17,6 @@ use serde_json::Value;
 
 use crate::support::engine::{Make, RealEngine};
 use crate::support::image::{Compression, Made, OnePlatform, Recipe};
-use crate::support::sandbox::Sandbox;
 
 const NAME: &str = "r.example.com/team/app:v1";
 const OTHER: &str = "docker.io/library/busybox:1";
@@ -263,30 +265,4 @@ fn containerd_writes() {
         }
     }
     assert_eq!(scene.read, 12);
-}
-
-/// An image whose pin is not proved goes into every engine, and is proved to be there by its image ID or by the manifest that larder made.
-#[test]
-fn what_is_not_proved_is_loaded_all_the_same() {
-    let scene = Scene::new();
-    let (made, layout) = scene.layout("layout", &of_one_platform(Compression::Gzip));
-    let file = scene.path("docker.tar");
-    skopeo(&format!("oci:{}:v1", layout.display()), &format!("docker-archive:{}:{NAME}", file.display()), &[]);
-    for make in [Make::Docker, Make::DockerOf("trixie"), Make::DockerWithContainerdOf("trixie"), Make::Podman] {
-        let (engine, mut sandbox) = (RealEngine::start(make), Sandbox::new());
-        let kind = if make.is_docker() { "docker" } else { "podman" };
-        sandbox.set(if make.is_docker() { "DOCKER_HOST" } else { "CONTAINER_HOST" }, engine.address()).set("LARDER_OFFLINE", "1");
-        let run = |arguments: &[&str]| sandbox.run([arguments, &["--engine", kind, "--json", NAME]].concat());
-        let _ = sandbox.run(["import", "--accept-names", &file.display().to_string()]).expect(0);
-        for (command, status) in [("ensure", "loaded"), ("ensure", "held"), ("check", "held")] {
-            let said = run(&[command]).expect(0).one_json();
-            assert_eq!((said["status"].as_str(), &said["root"], &said["pinned"]), (Some(status), &Value::Null, &NAME.into()), "{said}");
-            assert!(said["use"].is_null() || said["use"] == NAME, "{said}");
-        }
-        if !matches!(make, Make::DockerWithContainerdOf(_)) {
-            assert_eq!(engine.inspect_id(NAME), Some(made.platforms[0].config.digest.to_string()));
-        }
-        engine.tag(NAME, OTHER);
-        let _ = run(&["load", "--dry-run"]).expect(0);
-    }
 }
