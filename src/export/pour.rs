@@ -106,3 +106,23 @@ impl Write for Chunks {
         self.chunks.send(chunk).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A compressor that is dropped ends what it wrote. Where that end is also the end of a chunk, only what is shut keeps it back.
+    #[test]
+    fn what_is_shut_hands_nothing_over() {
+        let none = flate2::Compression::none();
+        let size = flate2::write::GzEncoder::new(Vec::new(), none).finish().unwrap().len();
+        for shut in [false, true] {
+            let (chunks, coming) = sync_channel(IN_FLIGHT);
+            let chunks = Chunks { next: vec![0; CHUNK - size], chunks, shut: false };
+            let mut encoder = flate2::write::GzEncoder::new(chunks, none);
+            encoder.get_mut().shut = shut;
+            drop(encoder);
+            assert_eq!(coming.into_iter().count(), usize::from(!shut));
+        }
+    }
+}

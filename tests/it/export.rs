@@ -1,6 +1,7 @@
 //! Images in files: the same bytes every time, nothing half, and what other tools make of them.
 
 mod real;
+mod round;
 
 use std::collections::HashMap;
 use std::fs;
