@@ -350,7 +350,8 @@ pub(crate) struct Import {
 pub(crate) struct Export {
     #[command(flatten)]
     pub(crate) references: References,
-    /// File to write, or - for standard output; a folder for the formats layout and minikube
+    /// File to write, or - for standard output; a folder for the formats layout and minikube. It grows as PATH.part and has its name when it is
+    /// whole; the next export to that name replaces what a killed one left
     #[arg(long, short, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) output: PathBuf,
     /// What is written
