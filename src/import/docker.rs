@@ -19,12 +19,12 @@ const IMAGES: usize = 10_000;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry {
-    config: String,
+pub(super) struct Entry {
+    pub(super) config: String,
     #[serde(default, deserialize_with = "json::null_is_default")]
-    repo_tags: Vec<String>,
+    pub(super) repo_tags: Vec<String>,
     #[serde(default, deserialize_with = "json::null_is_default")]
-    layers: Vec<String>,
+    pub(super) layers: Vec<String>,
 }
 
 /// An image of a `manifest.json`.
@@ -36,14 +36,19 @@ pub(super) struct Listed {
 
 /// The images that are listed; each is checked against its config.
 pub(super) fn images(list: &Verified, names: &Names<Digest>, blobs: &Blobs) -> Result<Vec<Listed>, ImportError> {
-    let entries: Vec<Entry> = json::parse(list.bytes(), &KEYS).map_err(|source| ImportError::List { list: LIST, source })?;
+    entries(list.bytes())?.into_iter().map(|entry| image(entry, names, blobs)).collect()
+}
+
+/// What the list says; at least one image.
+pub(super) fn entries(list: &[u8]) -> Result<Vec<Entry>, ImportError> {
+    let entries: Vec<Entry> = json::parse(list, &KEYS).map_err(|source| ImportError::List { list: LIST, source })?;
     if entries.is_empty() {
         return Err(ImportError::EmptyList { list: LIST });
     }
     if entries.len() > IMAGES || entries.iter().any(|entry| entry.repo_tags.len() > IMAGES) {
         return Err(ImportError::TooMuchText { limit: IMAGES as u64 });
     }
-    entries.into_iter().map(|entry| image(entry, names, blobs)).collect()
+    Ok(entries)
 }
 
 fn image(entry: Entry, names: &Names<Digest>, blobs: &Blobs) -> Result<Listed, ImportError> {

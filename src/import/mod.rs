@@ -16,6 +16,8 @@ mod docker;
 pub mod donor;
 mod error;
 mod found;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod header;
 mod intake;
 mod keep;
