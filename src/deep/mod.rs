@@ -182,10 +182,9 @@ impl Cache<'_> {
             Unpacked::Folders(folders) => folders,
             Unpacked::OutOfReach(why) => return Ok(Examination { out_of_reach: Some(why), ..examination }),
         };
-        let (images, plan) = self.offline().plan(&want(pin)).await?;
-        let (Some(image), []) = (images.into_iter().next(), plan.missing.as_slice()) else {
-            let why = OutOfReach::NotInStore { layers: plan.missing.len() };
-            return Ok(Examination { out_of_reach: Some(why), ..examination });
+        let image = match self.stored_image(pin).await? {
+            (Some(image), 0) => image,
+            (_, missing) => return Ok(Examination { out_of_reach: Some(OutOfReach::NotInStore { layers: missing }), ..examination }),
         };
         if let Some(why) = within_reach(&folders) {
             return Ok(Examination { out_of_reach: Some(why), ..examination });
@@ -200,9 +199,9 @@ impl Cache<'_> {
 
     async fn examine_export(&self, pin: &Pin, engine: &dyn Engine, examination: &mut Examination) -> Result<()> {
         let found = engine.exported(&pin.name).await?;
-        let (images, _) = self.offline().plan(&want(pin)).await?;
+        let (image, _) = self.stored_image(pin).await?;
         // Some engines put the layers into the archive as they unpacked them, others the blobs as they came.
-        let blobs: Vec<Digest> = images.iter().flat_map(|image| &image.layers).map(|layer| layer.digest).collect();
+        let blobs: Vec<Digest> = image.iter().flat_map(|image| &image.layers).map(|layer| layer.digest).collect();
         let is_there = |place: usize, diff_id: &Digest| found.contains(diff_id) || blobs.get(place).is_some_and(|b| found.contains(b));
         let missing = pin.diff_ids.iter().enumerate().filter(|(place, diff_id)| !is_there(*place, diff_id));
         examination.damage = missing.map(|(place, diff_id)| Damage { place, diff_id: *diff_id, harm: Harm::Export }).collect();
@@ -211,6 +210,17 @@ impl Cache<'_> {
             examination.level = examination.level.max(Level::Content);
         }
         Ok(())
+    }
+
+    /// A pin's image, and how many of its blobs the store lacks. One that no registry is known to have is what the pin says.
+    async fn stored_image(&self, pin: &Pin) -> Result<(Option<Image>, usize)> {
+        if pin.unproved {
+            let image = pin.image();
+            let missing = image.blobs().into_iter().filter(|blob| !self.store.has(blob)).count();
+            return Ok((Some(image), missing));
+        }
+        let (images, plan) = self.offline().plan(&want(pin)).await?;
+        Ok((images.into_iter().next(), plan.missing.len()))
     }
 
     fn offline(&self) -> Cache<'_> {

@@ -121,8 +121,11 @@ impl Cache<'_> {
     /// an engine can be put back.
     async fn is_sure_of(&self, wish: &Wish, pin: &Pin) -> Result<()> {
         for last in [false, true] {
-            let pulled = self.pull(&Want { from: wish.from.clone(), ..want(pin) }).await?;
-            let (store, image, name) = (self.store.clone(), pulled.images[0].clone(), pin.name.clone());
+            let image = match pin.unproved {
+                true => pin.image(),
+                false => self.pull(&Want { from: wish.from.clone(), ..want(pin) }).await?.images[0].clone(),
+            };
+            let (store, name) = (self.store.clone(), pin.name.clone());
             let reading = tokio::task::spawn_blocking(move || {
                 let archive = Archive::new(&store, &image, &name, &Parts::all(Layers::AsStored)).map_err(Arc::new);
                 archive.and_then(|archive| archive.write_to(&mut io::sink()))

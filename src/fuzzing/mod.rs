@@ -11,7 +11,7 @@ mod names;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[&[Target]] = &[names::TARGETS, documents::TARGETS, crate::upstream::fuzzing::TARGETS];
+pub const TARGETS: &[&[Target]] = &[names::TARGETS, documents::TARGETS, crate::upstream::fuzzing::TARGETS, crate::import::fuzzing::TARGETS];
 
 /// The target of this name.
 pub fn target(name: &str) -> Option<fn(&[u8])> {

@@ -19,7 +19,7 @@ use crate::store::{Store, StoreError};
 #[derive(Debug, thiserror::Error)]
 pub enum DonorError {
     /// The file cannot be read.
-    #[error("{path} cannot be read", path = path.display())]
+    #[error("{path} cannot be read as an OCI layout or tar archive", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -142,16 +142,6 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn every_target_stands_its_seeds() {
-        for (name, try_it) in TARGETS {
-            let seeds = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name)).unwrap();
-            let seeds: Vec<_> = seeds.map(|seed| fs::read(seed.unwrap().path()).unwrap()).collect();
-            assert!(!seeds.is_empty(), "{name} has seeds");
-            seeds.iter().for_each(|seed| try_it(seed));
-        }
-    }
-
     /// The seeds are archives that are taken, so that what is made of them is near to such.
     #[test]
     fn the_archives_are_taken() {

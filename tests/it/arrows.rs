@@ -26,7 +26,7 @@ const PLAN: &[(&str, &[&str])] = &[
     ("engine", &["archive", "digest", "event", "json", "oci", "pin", "plan", "reference", "store"]),
     ("ensure", &["digest", "engine", "event", "oci", "pin", "plan", "pull", "reference", "store"]),
     ("deep", &["archive", "digest", "engine", "ensure", "examine", "oci", "pin", "pull", "store"]),
-    ("fuzzing", &["digest", "oci", "reference", "upstream"]),
+    ("fuzzing", &["digest", "import", "oci", "reference", "upstream"]),
     (
         "cli",
         &[

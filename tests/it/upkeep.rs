@@ -207,9 +207,15 @@ fn a_file_of_images_mends_too() {
     let mut builder = tar::Builder::new(fs::File::create(&archive).unwrap());
     builder.append_dir_all("", &layout).unwrap();
     builder.into_inner().unwrap();
-    damage();
-    let _ = kept.run(["verify", "--repair", "--offline", "--from", "./images.tar"]).expect(0);
-    assert!(kept.run(["verify"]).expect(0).stderr.contains("nothing is wrong"));
+    let packed = fs::File::create(kept.sandbox.home().join("images.tar.gz")).unwrap();
+    let mut packed = flate2::write::GzEncoder::new(packed, flate2::Compression::fast());
+    std::io::copy(&mut fs::File::open(&archive).unwrap(), &mut packed).unwrap();
+    packed.finish().unwrap();
+    for file in ["./images.tar", "./images.tar.gz"] {
+        damage();
+        let _ = kept.run(["verify", "--repair", "--offline", "--from", file]).expect(0);
+        assert!(kept.run(["verify"]).expect(0).stderr.contains("nothing is wrong"));
+    }
 
     damage();
     let output = kept.run(["verify", "--repair", "--offline", "--from", "./nowhere.tar"]).expect(3);
