@@ -8,23 +8,39 @@ use std::fmt;
 use std::io::{self, Read};
 use std::str::FromStr;
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256, SHA512};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// The SHA-256 digest of some content, written `sha256:<64 lower-case hexadecimal digits>`.
+/// The digest of some content, written `sha256:` and 64 or `sha512:` and 128 lower-case hexadecimal digits.
 ///
 /// Made by parsing or by hashing only, so it can be used as a file name
 /// ([image-spec, descriptor.md, Digests](https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md#digests)).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Digest([u8; 32]);
+pub struct Digest(Value);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Value {
+    Sha256([u8; 32]),
+    Sha512([u8; 64]),
+}
+
+/// How a digest is computed: one of the two algorithms that the image specification registers for everybody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    /// SHA-256, which nearly everything uses.
+    #[default]
+    Sha256,
+    /// SHA-512, which registries and layouts may use, and of engines next to none.
+    Sha512,
+}
 
 /// A text is not a digest that larder can work with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
-    /// The algorithm before the colon is not `sha256`.
-    #[error("the digest algorithm `{algorithm}` is not supported, expected sha256")]
+    /// The algorithm before the colon is neither `sha256` nor `sha512`.
+    #[error("the digest algorithm `{algorithm}` is not supported, expected sha256 or sha512")]
     Algorithm {
         /// What stood before the colon, cut to 32 characters.
         algorithm: String,
@@ -33,14 +49,18 @@ pub enum DigestError {
     #[error("not a digest, expected `sha256:` and 64 hexadecimal digits")]
     NoAlgorithm,
     /// The part after the colon has the wrong length.
-    #[error("a sha256 digest has 64 hexadecimal digits, found {found}")]
+    #[error("a {algorithm} digest has {} hexadecimal digits, found {found}", .algorithm.digits())]
     Length {
+        /// What stood before the colon.
+        algorithm: Algorithm,
         /// How many characters there are.
         found: usize,
     },
     /// The part after the colon has a character that no digest has.
-    #[error("a sha256 digest has digits and the letters a to f, found `{found}` at position {position}")]
+    #[error("a {algorithm} digest has digits and the letters a to f, found `{found}` at position {position}")]
     Character {
+        /// What stood before the colon.
+        algorithm: Algorithm,
         /// The character.
         found: char,
         /// Its position behind the colon, from 1.
@@ -48,41 +68,108 @@ pub enum DigestError {
     },
 }
 
+impl Algorithm {
+    /// All that larder knows.
+    pub const ALL: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
+
+    /// As it stands before the colon of a digest, and as the folder of its blobs is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+        }
+    }
+
+    /// How many hexadecimal digits its digests have.
+    pub fn digits(self) -> usize {
+        match self {
+            Algorithm::Sha256 => 64,
+            Algorithm::Sha512 => 128,
+        }
+    }
+
+    fn named(name: &str) -> Option<Algorithm> {
+        Algorithm::ALL.into_iter().find(|known| known.name() == name)
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl Digest {
-    /// The digest of these bytes.
+    /// The SHA-256 digest of these bytes.
     pub fn of(bytes: &[u8]) -> Digest {
-        let mut hasher = Hasher::new();
+        Digest::by(Algorithm::Sha256, bytes)
+    }
+
+    /// The digest of these bytes by this algorithm.
+    pub fn by(algorithm: Algorithm, bytes: &[u8]) -> Digest {
+        let mut hasher = Hasher::by(algorithm);
         hasher.update(bytes);
         hasher.finish().0
     }
 
-    /// The 64 hexadecimal digits, without the algorithm.
+    /// How it was computed.
+    pub fn algorithm(&self) -> Algorithm {
+        match self.0 {
+            Value::Sha256(_) => Algorithm::Sha256,
+            Value::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
+    /// The hexadecimal digits, without the algorithm.
     pub fn hex(&self) -> String {
-        let mut hex = String::with_capacity(64);
-        for byte in self.0 {
+        let bytes: &[u8] = match &self.0 {
+            Value::Sha256(bytes) => bytes,
+            Value::Sha512(bytes) => bytes,
+        };
+        let mut hex = String::with_capacity(2 * bytes.len());
+        for byte in bytes {
             hex.push(char::from(DIGITS[usize::from(byte >> 4)]));
             hex.push(char::from(DIGITS[usize::from(byte & 15)]));
         }
         hex
     }
 
-    /// The digest with these 64 hexadecimal digits.
+    /// Where an image layout keeps the blob: `blobs/sha256/<hex>`.
+    pub fn path(&self) -> String {
+        format!("blobs/{}/{}", self.algorithm(), self.hex())
+    }
+
+    /// The SHA-256 digest with these 64 hexadecimal digits.
     pub fn from_hex(hex: &str) -> Result<Digest, DigestError> {
-        let (mut bytes, mut seen) = ([0; 32], 0);
-        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-            let (high, low) = (VALUES[usize::from(pair[0])], VALUES[usize::from(pair[1])]);
-            seen |= high | low;
-            *byte = high << 4 | low;
-        }
-        if hex.len() == 64 && seen < 16 {
-            return Ok(Digest(bytes));
+        Digest::with_hex(Algorithm::Sha256, hex)
+    }
+
+    /// The digest by this algorithm with these hexadecimal digits.
+    pub fn with_hex(algorithm: Algorithm, hex: &str) -> Result<Digest, DigestError> {
+        let value = match algorithm {
+            Algorithm::Sha256 => bytes(hex).map(Value::Sha256),
+            Algorithm::Sha512 => bytes(hex).map(Value::Sha512),
+        };
+        if let Some(value) = value {
+            return Ok(Digest(value));
         }
         let wrong = hex.chars().enumerate().find(|(_, c)| !matches!(c, '0'..='9' | 'a'..='f'));
         Err(match wrong {
-            Some((position, found)) => DigestError::Character { found, position: position + 1 },
-            None => DigestError::Length { found: hex.len() },
+            Some((position, found)) => DigestError::Character { algorithm, found, position: position + 1 },
+            None => DigestError::Length { algorithm, found: hex.len() },
         })
     }
+}
+
+/// So many bytes from twice as many hexadecimal digits.
+fn bytes<const N: usize>(hex: &str) -> Option<[u8; N]> {
+    let (mut bytes, mut seen) = ([0; N], 0);
+    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        let (high, low) = (VALUES[usize::from(pair[0])], VALUES[usize::from(pair[1])]);
+        seen |= high | low;
+        *byte = high << 4 | low;
+    }
+    (hex.len() == 2 * N && seen < 16).then_some(bytes)
 }
 
 /// What each character is worth as a hexadecimal digit; those that are none have a bit that no digit has.
@@ -102,10 +189,10 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Digest, DigestError> {
         let (algorithm, hex) = text.split_once(':').ok_or(DigestError::NoAlgorithm)?;
-        if algorithm != "sha256" {
-            return Err(DigestError::Algorithm { algorithm: algorithm.chars().take(32).collect() });
+        match Algorithm::named(algorithm) {
+            Some(algorithm) => Digest::with_hex(algorithm, hex),
+            None => Err(DigestError::Algorithm { algorithm: algorithm.chars().take(32).collect() }),
         }
-        Digest::from_hex(hex)
     }
 }
 
@@ -125,7 +212,7 @@ impl From<Digest> for String {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        write!(f, "{}:{}", self.algorithm(), self.hex())
     }
 }
 
@@ -143,15 +230,32 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// A hasher that has seen nothing.
+    /// A hasher for SHA-256 that has seen nothing.
     pub fn new() -> Hasher {
-        Hasher { context: Context::new(&SHA256), length: 0 }
+        Hasher::by(Algorithm::Sha256)
+    }
+
+    /// A hasher for this algorithm that has seen nothing.
+    pub fn by(algorithm: Algorithm) -> Hasher {
+        let context = match algorithm {
+            Algorithm::Sha256 => Context::new(&SHA256),
+            Algorithm::Sha512 => Context::new(&SHA512),
+        };
+        Hasher { context, length: 0 }
     }
 
     /// Takes in the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.context.update(bytes);
         self.length += bytes.len() as u64;
+    }
+
+    /// How it hashes.
+    pub fn algorithm(&self) -> Algorithm {
+        match self.context.algorithm() {
+            known if *known == SHA512 => Algorithm::Sha512,
+            _ => Algorithm::Sha256,
+        }
     }
 
     /// How many bytes were taken in.
@@ -162,9 +266,11 @@ impl Hasher {
     /// The digest of all bytes, and how many they were.
     pub fn finish(self) -> (Digest, u64) {
         let hash = self.context.finish();
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(hash.as_ref());
-        (Digest(bytes), self.length)
+        let value = match hash.as_ref().try_into() {
+            Ok(bytes) => Value::Sha256(bytes),
+            Err(_) => Value::Sha512(hash.as_ref().try_into().expect("a hash that is not SHA-256 is SHA-512")),
+        };
+        (Digest(value), self.length)
     }
 }
 
@@ -200,17 +306,22 @@ pub struct Verified {
 impl Verified {
     /// Compares the bytes with the digest they were asked for by.
     pub fn compare(bytes: impl Into<Bytes>, expected: &Digest) -> Result<Verified, Mismatch> {
-        let seen = Verified::hash(bytes);
+        let seen = Verified::by(expected.algorithm(), bytes);
         if seen.digest == *expected {
             return Ok(seen);
         }
         Err(Mismatch { expected: *expected, expected_size: seen.size(), found: seen.digest, found_size: seen.size() })
     }
 
-    /// Hashes bytes that were asked for by a tag: the digest is what these bytes have.
+    /// Hashes bytes that were asked for by a tag: the digest is what these bytes have by SHA-256.
     pub fn hash(bytes: impl Into<Bytes>) -> Verified {
+        Verified::by(Algorithm::Sha256, bytes)
+    }
+
+    /// Hashes bytes by this algorithm.
+    pub fn by(algorithm: Algorithm, bytes: impl Into<Bytes>) -> Verified {
         let bytes = bytes.into();
-        let digest = Digest::of(&bytes);
+        let digest = Digest::by(algorithm, &bytes);
         Verified { bytes, digest }
     }
 
@@ -243,7 +354,7 @@ pub struct VerifyReader<R> {
 impl<R: Read> VerifyReader<R> {
     /// Reads from `inner`, which should yield exactly `size` bytes with the digest `expected`.
     pub fn new(inner: R, expected: Digest, size: u64) -> VerifyReader<R> {
-        VerifyReader { inner, hasher: Some(Hasher::new()), expected, size }
+        VerifyReader { inner, hasher: Some(Hasher::by(expected.algorithm())), expected, size }
     }
 
     /// The size in bytes that is expected.
@@ -310,11 +421,17 @@ mod tests {
     use super::*;
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    /// FIPS 180-4's example of SHA-512: "abc".
+    const ABC: &str = "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f";
 
     #[test]
     fn parses_what_it_prints() {
         assert_eq!(EMPTY.parse::<Digest>().unwrap().to_string(), EMPTY);
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        let abc = ABC.parse::<Digest>().unwrap();
+        assert_eq!((abc.to_string().as_str(), abc.algorithm()), (ABC, Algorithm::Sha512));
+        assert_eq!(Digest::by(Algorithm::Sha512, b"abc"), abc);
+        assert_eq!(abc.path(), format!("blobs/sha512/{}", &ABC[7..]));
     }
 
     #[test]
@@ -331,6 +448,9 @@ mod tests {
             upper,
             format!("SHA256:{hex}"),
             format!("sha512:{hex}"),
+            format!("sha256:{}", &ABC[7..]),
+            format!("{ABC}0"),
+            format!("sha384:{}", &ABC[7..103]),
             format!("md5:{hex}"),
             format!("sha256+b64:{hex}"),
             format!("sha256:../../../{}", &hex[9..]),
@@ -346,8 +466,14 @@ mod tests {
 
     #[test]
     fn reader_withholds_the_end_of_wrong_content() {
+        for algorithm in Algorithm::ALL {
+            withholds_the_end_of_wrong_content(algorithm);
+        }
+    }
+
+    fn withholds_the_end_of_wrong_content(algorithm: Algorithm) {
         let good = b"some content of a layer";
-        let digest = Digest::of(good);
+        let digest = Digest::by(algorithm, good);
         let read = |bytes: &[u8], size: u64| {
             let mut out = Vec::new();
             let mut reader = VerifyReader::new(bytes, digest, size);

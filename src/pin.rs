@@ -17,14 +17,23 @@ pub struct Pin {
     pub platform: Platform,
     /// What the reference named: an index or a manifest.
     pub root: Descriptor,
+    /// The indexes between the root and the manifest, from the root on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<Descriptor>,
     /// The platform's manifest.
     pub manifest: Descriptor,
-    /// The config; its digest is the image ID.
+    /// The config; its digest by SHA-256 is the image ID.
     pub config: Descriptor,
+    /// The image ID, where that is not the digest that the manifest names the config by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Digest>,
     /// The layers from the base up. They stand in the manifest too; here they say what the pin counts on when the manifest is damaged.
     pub layers: Vec<Descriptor>,
     /// The digests of the unpacked layers from the base up.
     pub diff_ids: Vec<Digest>,
+    /// What kind of artifact it is, where it is no container image. Then it is for no platform, and no engine takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<String>,
     /// The bytes of all its blobs, each counted once.
     pub size: u64,
     /// The reference as it was asked for, canonically.
@@ -61,10 +70,13 @@ impl Pin {
             name,
             platform: image.platform.clone(),
             root: image.root.clone(),
+            via: image.via.clone(),
             manifest: image.manifest.clone(),
             config: image.config.clone(),
+            id: Some(image.id).filter(|id| *id != image.config.digest),
             layers: image.layers.clone(),
             diff_ids: image.diff_ids.clone(),
+            artifact: image.artifact.clone(),
             size: image.size(),
             asked,
             from,
@@ -74,27 +86,30 @@ impl Pin {
         }
     }
 
-    /// The image ID: the digest of the config.
+    /// The image ID: the digest of the config by SHA-256.
     pub fn image_id(&self) -> Digest {
-        self.config.digest
+        self.id.unwrap_or(self.config.digest)
     }
 
     /// The image that is pinned.
     pub fn image(&self) -> Image {
         Image {
             root: self.root.clone(),
+            via: self.via.clone(),
             manifest: self.manifest.clone(),
             config: self.config.clone(),
             layers: self.layers.clone(),
+            id: self.image_id(),
             platform: self.platform.clone(),
             diff_ids: self.diff_ids.clone(),
+            artifact: self.artifact.clone(),
             unproved: self.unproved,
         }
     }
 
-    /// Every blob that it counts on, once: root, manifest, config, layers.
+    /// Every blob that it counts on, once: root, indexes on the way, manifest, config, layers.
     pub fn blobs(&self) -> Vec<&Descriptor> {
-        oci::each_once([&self.root, &self.manifest, &self.config].into_iter().chain(&self.layers))
+        oci::each_once([&self.root].into_iter().chain(&self.via).chain([&self.manifest, &self.config]).chain(&self.layers))
     }
 
     /// The name pinned to the root: the reference that means this image everywhere. Of an image that is not proved, the name alone.
@@ -116,6 +131,6 @@ impl Pin {
         if *digest == self.manifest.digest {
             return Some(Identity::Manifest);
         }
-        (*digest == self.config.digest).then_some(Identity::ImageId)
+        (*digest == self.image_id()).then_some(Identity::ImageId)
     }
 }

@@ -23,6 +23,14 @@ pub enum ArchiveError {
         /// The bytes of all that is missing.
         missing_bytes: u64,
     },
+    /// A docker archive is for container images alone.
+    #[error("{name} is no container image but an artifact of the kind {kind}")]
+    Artifact {
+        /// Its name.
+        name: Name,
+        /// What kind of artifact it is: a media type.
+        kind: String,
+    },
     /// Two different images cannot bear one name in an archive.
     #[error("two images would bear the name {name} in one archive")]
     NameTwice {

@@ -72,14 +72,18 @@ fn layout(items: &[Item], form: Form, sent: Sent<'_>) -> Vec<Member> {
     let mut members = vec![text("oci-layout", &OciLayout { image_layout_version: "1.0.0" })];
     let mut seen = HashSet::new();
     let blobs = items.iter().flat_map(|item| &item.images).flat_map(Image::blobs);
-    members.extend(blobs.filter(|of| seen.insert(of.digest) && sent(of)).map(|of| blob(path(&of.digest), of)));
+    members.extend(blobs.filter(|of| seen.insert(of.digest) && sent(of)).map(|of| blob(of.digest.path(), of)));
     members.push(text("index.json", &Index { schema_version: 2, manifests: items.iter().map(Entry::new).collect() }));
     if form == Form::Both {
         let mut list = DockerList::default();
-        for (item, image) in items.iter().filter_map(|item| Some((item, item.images.first()?))) {
-            list.add(item, path(&image.config.digest), image.layers.iter().map(|layer| path(&layer.digest)).collect());
+        let images = items.iter().filter_map(|item| Some((item, item.images.first()?))).filter(|(_, image)| image.artifact.is_none());
+        for (item, image) in images {
+            list.add(item, image.config.digest.path(), image.layers.iter().map(|layer| layer.digest.path()).collect());
         }
-        members.push(text("manifest.json", &list));
+        // Of artifacts alone it is a layout alone.
+        if !list.0.is_empty() {
+            members.push(text("manifest.json", &list));
+        }
     }
     members
 }
@@ -94,7 +98,7 @@ fn docker(store: &Store, items: &[Item], form: Form, sent: Sent<'_>) -> Result<V
     for (item, image) in items.iter().filter_map(|item| Some((item, item.images.first()?))) {
         let config = match form {
             Form::Crane => image.config.digest.to_string(),
-            _ => path(&image.config.digest),
+            _ => image.config.digest.path(),
         };
         if seen.insert(config.clone()) {
             members.push(blob(config.clone(), &image.config));
@@ -123,12 +127,8 @@ fn layer_path(form: Form, layer: &Descriptor, diff_id: &Digest) -> String {
     };
     match form {
         Form::Crane => format!("{}.{ending}", digest.hex()),
-        _ => path(digest),
+        _ => digest.path(),
     }
-}
-
-fn path(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
 }
 
 fn blob(path: String, descriptor: &Descriptor) -> Member {

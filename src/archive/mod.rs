@@ -111,7 +111,7 @@ impl Archive {
             Layers::WithoutZstd if image.layers.iter().any(zstd) => Form::Docker,
             _ => Form::Both,
         };
-        let documents = [image.root.digest, image.manifest.digest, image.config.digest];
+        let documents: HashSet<Digest> = image.documents().map(|document| document.digest).collect();
         let sent = |blob: &Descriptor| documents.contains(&blob.digest) || !parts.without.contains(&blob.digest);
         Archive::made(store, &[item], form, &sent)
     }
@@ -129,6 +129,10 @@ impl Archive {
 
     fn made(store: &Store, items: &[Item], form: Form, sent: Sent<'_>) -> Result<Archive, ArchiveError> {
         items.iter().try_for_each(|item| complete(store, &item.images, &item.name))?;
+        let artifact = items.iter().find_map(|item| Some((item, item.images.iter().find_map(|image| image.artifact.clone())?)));
+        if let (Some((item, kind)), Form::Docker | Form::Crane) = (artifact, form) {
+            return Err(ArchiveError::Artifact { name: item.name.clone(), kind });
+        }
         Ok(Archive { store: store.clone(), members: members::of(store, items, form, sent)? })
     }
 
@@ -142,7 +146,7 @@ impl Archive {
         let plain = |size| Span { size, compressed: false };
         let of_member = move |member: &Member| {
             let compressed = member.content.is_compressed();
-            [plain(BLOCK), Span { size: member.size, compressed }, plain(write::filling(member.size))]
+            [plain(write::head_size(&member.path)), Span { size: member.size, compressed }, plain(write::filling(member.size))]
         };
         self.members.iter().flat_map(of_member).chain([plain(write::END.len() as u64)])
     }

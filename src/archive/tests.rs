@@ -71,7 +71,7 @@ pub(crate) fn made_with(content: Vec<u8>) -> Made {
     let diff_ids: Vec<Digest> = plain.iter().map(|plain| Digest::of(plain)).collect();
     let text = serde_json::json!({ "os": "linux", "architecture": "amd64", "rootfs": { "diff_ids": diff_ids } }).to_string();
     let config = Config::parse(&Verified::hash(text.clone())).unwrap();
-    let parts = Manifest { config: put("config", text.into_bytes()), layers, unproved: false };
+    let parts = Manifest { config: put("config", text.into_bytes()), layers, artifact: None, unproved: false };
     let image = Image::new(put("index", b"the index".to_vec()), put("manifest", b"the manifest".to_vec()), parts, config).unwrap();
     Made { folder, store, image, name: "redis:7".parse().unwrap() }
 }

@@ -45,7 +45,7 @@ pub fn write_each(archives: &mut [(&Archive, &mut dyn Taker)]) {
         let mut takers: Vec<_> = lines.iter_mut().filter(|line| line.wants() == Some(next)).collect();
         let (archive, member) = (takers[0].archive, takers[0].member());
         let Some(member) = member else { return };
-        takers.iter_mut().for_each(|line| line.write(|out| out.write_all(header(member).as_bytes())));
+        takers.iter_mut().for_each(|line| line.write(|out| out.write_all(&head(member))));
         let mut all = All(takers);
         match archive.copy(member, &mut all) {
             Ok(()) => all.0.iter_mut().for_each(|line| line.close()),
@@ -85,7 +85,7 @@ impl<'a> Line<'a> {
     fn write_texts(&mut self) {
         while let Some(member) = self.member().filter(|_| self.taker.is_some()) {
             let Content::Text(text) = &member.content else { return };
-            self.write(|out| out.write_all(header(member).as_bytes()).and_then(|()| out.write_all(text)));
+            self.write(|out| out.write_all(&head(member)).and_then(|()| out.write_all(text)));
             self.close();
         }
         self.write(|out| out.write_all(&END).and_then(|()| out.flush()));
@@ -242,12 +242,34 @@ fn copy(from: &mut dyn Read, to: &mut dyn Write) -> Result<(), Stopped> {
     }
 }
 
-/// The same on every machine and at any time.
-fn header(member: &Member) -> tar::Header {
+/// What stands before a member's content: a header, and before it the whole path where that does not fit into one, as GNU tar writes it and
+/// every reader knows it. The same on every machine and at any time.
+fn head(member: &Member) -> Vec<u8> {
+    let path = member.path.as_bytes();
+    if path.len() <= SHORT_PATH {
+        return header(tar::EntryType::Regular, &member.path, member.size).as_bytes().to_vec();
+    }
+    let mut head = header(tar::EntryType::GNULongName, "././@LongLink", path.len() as u64 + 1).as_bytes().to_vec();
+    head.extend_from_slice(path);
+    head.resize(head_size(&member.path) as usize - BLOCK as usize, 0);
+    head.extend_from_slice(header(tar::EntryType::Regular, &member.path[..SHORT_PATH], member.size).as_bytes());
+    head
+}
+
+/// How many bytes that is.
+pub(super) fn head_size(path: &str) -> u64 {
+    let length = path.len() as u64;
+    if path.len() <= SHORT_PATH { BLOCK } else { 2 * BLOCK + length + 1 + filling(length + 1) }
+}
+
+/// The longest path that fits into a header.
+const SHORT_PATH: usize = 100;
+
+fn header(kind: tar::EntryType, path: &str, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
-    header.set_path(&member.path).expect("the paths are short and plain");
-    header.set_entry_type(tar::EntryType::Regular);
-    header.set_size(member.size);
+    header.set_path(path).expect("the paths are short and plain");
+    header.set_entry_type(kind);
+    header.set_size(size);
     header.set_mode(0o644);
     header.set_uid(0);
     header.set_gid(0);

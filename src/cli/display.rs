@@ -196,6 +196,7 @@ pub(crate) fn pin_json(pin: &Pin) -> Value {
         "name": pin.name, "pinned": pin.pinned(), "platform": pin.platform,
         "root": known(pin.root.digest), "manifest": known(pin.manifest.digest), "image_id": pin.image_id(),
         "size": pin.size, "from": pin.from, "pinned_at": pin.pinned_at, "pin_not_met": pin.pin_not_met, "proved": !pin.unproved,
+        "artifact": pin.artifact,
     })
 }
 

@@ -85,12 +85,18 @@ fn standing(checked: Result<Checked, larder::ensure::EnsureError>) -> String {
 fn text(pin: &Pin, layers: &[larder::oci::Descriptor], missing: usize, engines: &[(String, String)]) -> String {
     let mut lines = vec![
         pin.pinned().to_string(),
-        format!("  platform:  {}", pin.platform),
+        match &pin.artifact {
+            Some(kind) => format!("  artifact:  {kind}"),
+            None => format!("  platform:  {}", pin.platform),
+        },
         match pin.unproved {
             true => format!("  root:      {}", display::UNPROVED),
             false => format!("  root:      {}  {}\n  manifest:  {}", pin.root.digest, pin.root.media_type, pin.manifest.digest),
         },
-        format!("  image ID:  {}", pin.image_id()),
+        match &pin.artifact {
+            Some(_) => format!("  config:    {}", pin.config.digest),
+            None => format!("  image ID:  {}", pin.image_id()),
+        },
         format!("  size:      {} in {}", display::size(pin.size), display::count(layers.len(), "layer")),
         format!("  asked as:  {}", pin.asked),
         format!("  pinned:    {}{}", pin.pinned_at, pin.from.as_ref().map(|f| format!(" from {f}")).unwrap_or_default()),

@@ -27,7 +27,7 @@ pub(crate) fn list(session: &Session<'_>, args: &args::List) -> Result<Exit, Fai
         let json = json!({ "own_bytes": size.own, "shared_bytes": size.shared, "last_used": used, "status": "present" });
         let row = [
             pin.name.to_string(),
-            pin.platform.to_string(),
+            pin.artifact.as_ref().map_or(pin.platform.to_string(), |_| "artifact".to_owned()),
             display::size(size.own.saturating_add(size.shared)),
             display::size(size.shared),
             day(pin.pinned_at),

@@ -127,6 +127,16 @@ pub enum EngineError {
         /// What answered.
         found: Kind,
     },
+    /// The engine keeps content by SHA-256 alone.
+    #[error("{place} keeps nothing by sha512, and {name} has {digest}")]
+    Algorithm {
+        /// Where.
+        place: Place,
+        /// The name the image was to bear.
+        name: Name,
+        /// The first such digest in it.
+        digest: Digest,
+    },
     /// The engine took the image and said that it did not load it.
     #[error("{place} did not load {name}: {said}")]
     NotLoaded {

@@ -68,6 +68,7 @@ mod tests {
         let parts = Manifest {
             config: descriptor("config"),
             layers: layers.chars().map(|name| descriptor(&name.to_string())).collect(),
+            artifact: None,
             unproved: false,
         };
         Image::new(descriptor("root"), descriptor("manifest"), parts, config).unwrap()

@@ -74,7 +74,7 @@ const HEALTH: [&str; 5] = ["Test", "Interval", "Timeout", "StartPeriod", "Retrie
 
 /// Whether layers, platform and all that the engine shows of the config are the pinned image's.
 fn same_content(pin: &Pin, shown: &Shown, config: &Verified) -> bool {
-    let image = config.digest() == pin.image_id() && shown.diff_ids == pin.diff_ids && shown.platform.as_ref() == Some(&pin.platform);
+    let image = config.digest() == pin.config.digest && shown.diff_ids == pin.diff_ids && shown.platform.as_ref() == Some(&pin.platform);
     let Ok(wanted) = serde_json::from_slice::<Value>(config.bytes()) else { return false };
     let (there, run, run_there) = (&shown.raw, &wanted["config"], &shown.raw["Config"]);
     image
@@ -131,6 +131,7 @@ mod tests {
         let parts = Manifest {
             config: Descriptor { media_type: String::new(), digest: document.digest(), size: document.size() },
             layers: vec![descriptor("layer 1"), descriptor("layer 2")],
+            artifact: None,
             unproved: false,
         };
         let image = Image::new(descriptor("index"), descriptor("manifest"), parts, Config::parse(&document).unwrap()).unwrap();

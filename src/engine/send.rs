@@ -14,11 +14,11 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::EngineError;
 use super::reading::{Chunks, Cut, Seat};
 use super::wire::{Failure, Hear, Reply, Wire};
+use super::{EngineError, Place};
 use crate::archive::{Archive, ArchiveError, Layers, Parts};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::event::{Event, Tell};
 use crate::oci::Image;
 use crate::plan::Lacking;
@@ -114,6 +114,14 @@ async fn watched<T>(
     let taken = *progress.borrow();
     catch_up(taken);
     (done, taken)
+}
+
+/// Fails for an engine that keeps content by SHA-256 alone, if the image has other digests.
+pub(super) fn only_sha256(place: &Place, image: &Image, name: &Name) -> Result<(), EngineError> {
+    match image.blobs().into_iter().find(|blob| blob.digest.algorithm() != Algorithm::Sha256) {
+        Some(blob) => Err(EngineError::Algorithm { place: place.clone(), name: name.clone(), digest: blob.digest }),
+        None => Ok(()),
+    }
 }
 
 /// Starts the work on a thread of its own, whether or not anybody waits for it.

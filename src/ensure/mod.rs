@@ -137,6 +137,14 @@ pub enum EnsureError {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// It is whole in the store, and nothing that an engine takes.
+    #[error("{name} is no container image but an artifact of the kind {kind}")]
+    Artifact {
+        /// Its name.
+        name: Name,
+        /// What kind of artifact it is: a media type.
+        kind: String,
+    },
     /// The engine answered that it loaded the image, and does not have it.
     #[error("{engine} loaded {name} but does not hold what was pinned")]
     NotProved {
@@ -207,6 +215,7 @@ impl Cache<'_> {
             _ => self.pull_under(&counted_on, &want(wish, &platform, known.as_ref())).await?,
         };
         let (pin, image) = one(&pulled);
+        image_or_refuse(pin)?;
         self.store.used(pin);
         let before = self.ask(pin, engine).await?;
         if let Standing::Held(proof) = before.standing {
@@ -294,6 +303,7 @@ impl Cache<'_> {
         if platform.is_none()
             && let Some(pin) = self.known_for_one_platform(reference, name)?
         {
+            image_or_refuse(&pin)?;
             let checked = self.ask(&pin, engine).await?;
             if let Standing::Held(_) = checked.standing {
                 return Ok((Some(checked), pin.platform));
@@ -329,7 +339,7 @@ impl Cache<'_> {
         let mut standing = proof::prove(pin, shown.as_ref(), None);
         if standing == Standing::Another {
             // Only now is the config read: an engine may have rewritten the manifest and kept the content.
-            let config = self.store.document(&pin.image_id())?;
+            let config = self.store.document(&pin.config.digest)?;
             standing = proof::prove(pin, shown.as_ref(), config.as_ref());
         }
         let mistaken_for = match (&standing, &shown) {
@@ -368,6 +378,13 @@ fn want(wish: &Wish, platform: &Platform, known: Option<&Pin>) -> Want {
     };
     let platforms = Platforms::These(vec![platform.clone()]);
     Want { reference, name: wish.name.clone(), platforms, from: wish.from.clone(), unpinned: wish.unpinned }
+}
+
+fn image_or_refuse(pin: &Pin) -> Result<()> {
+    match &pin.artifact {
+        Some(kind) => Err(EnsureError::Artifact { name: pin.name.clone(), kind: kind.clone() }),
+        None => Ok(()),
+    }
 }
 
 fn one(pulled: &Pulled) -> (&Pin, &Image) {

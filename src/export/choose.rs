@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::error::{ExportError, Result};
 use crate::archive::Item;
-use crate::oci::{Document, Image, Index, Platform};
+use crate::digest::Digest;
+use crate::oci::{Descriptor, Document, INDEX_DEPTH, INDEX_LIMIT, Image, Index, Platform};
 use crate::pin::Pin;
 use crate::reference::{Name, Reference};
 use crate::store::{Store, StoreError};
@@ -52,14 +53,16 @@ pub fn choose(store: &Store, wish: &Wish) -> Result<Chosen> {
         return Ok(Chosen { item: Item { name, root, images }, pins, lacks: 0 });
     };
     // The order of the index is the same on every machine.
-    pins.sort_by_key(|pin| index.manifests.iter().position(|(_, listed)| listed.digest == pin.manifest.digest));
+    let (listed, others) = listed(store, &name, index)?;
+    pins.sort_by_key(|pin| listed.iter().position(|listed| *listed == pin.manifest.digest));
     let mut images: Vec<Image> = pins.iter().map(Pin::image).collect();
     let held: HashSet<_> = images.iter().map(|image| image.manifest.digest).collect();
-    let lacking: HashSet<_> = index.manifests.iter().map(|(_, listed)| listed.digest).filter(|listed| !held.contains(listed)).collect();
-    let lacks = lacking.len() + index.others;
+    let lacking: HashSet<_> = listed.iter().filter(|listed| !held.contains(listed)).collect();
+    let lacks = lacking.len() + others;
     match (&wish.scope, &mut images[..]) {
         (Scope::These(_), [alone]) if lacks > 0 => {
             alone.root = alone.manifest.clone();
+            alone.via.clear();
             let root = alone.root.clone();
             Ok(Chosen { item: Item { name, root, images }, pins, lacks: 0 })
         }
@@ -109,4 +112,28 @@ fn index(store: &Store, pin: &Pin) -> Result<Option<Index>> {
         Ok((Document::Manifest(_), _)) => Ok(None),
         Err(source) => Err(ExportError::Document { name: pin.name.clone(), source }),
     }
+}
+
+/// All that an index and those in it list, in order, and how many entries of them are left out. What of them the store lacks
+/// stands for itself.
+fn listed(store: &Store, name: &Name, root: Index) -> Result<(Vec<Digest>, usize)> {
+    let (mut listed, mut others, mut entries) = (Vec::new(), root.others, root.manifests.len());
+    let mut ahead: Vec<(Descriptor, usize)> = root.manifests.into_iter().rev().map(|(_, entry)| (entry, 1)).collect();
+    while let Some((next, depth)) = ahead.pop() {
+        let inner = if next.is_index() && depth <= INDEX_DEPTH && entries <= INDEX_LIMIT { store.document(&next.digest)? } else { None };
+        let Some(bytes) = inner else {
+            listed.push(next.digest);
+            continue;
+        };
+        match Document::parse(&bytes, Some(&next.media_type)) {
+            Ok((Document::Index(inner), _)) => {
+                others += inner.others;
+                entries += inner.manifests.len();
+                ahead.extend(inner.manifests.into_iter().rev().map(|(_, entry)| (entry, depth + 1)));
+            }
+            Ok((Document::Manifest(_), _)) => listed.push(next.digest),
+            Err(source) => return Err(ExportError::Document { name: name.clone(), source }),
+        }
+    }
+    Ok((listed, others))
 }

@@ -3,6 +3,7 @@
 //! Owns the folder's blobs and index. Always true: a blob has its name only when it was hashed and is on the disk; the index comes last and is
 //! replaced whole, with all that it listed before but for the names that are exported; one process writes a layout at a time.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
@@ -13,7 +14,7 @@ use super::Written;
 use super::error::{ExportError, Result, at};
 use super::file::Fresh;
 use crate::archive::{Archive, ArchiveError, Part, unreadable};
-use crate::digest::VerifyReader;
+use crate::digest::{Algorithm, VerifyReader};
 use crate::event::{Event, Tell};
 use crate::oci::Descriptor;
 use crate::store::Store;
@@ -24,7 +25,8 @@ const STEP: usize = 256 << 10;
 const OWN: [&str; 4] = ["oci-layout", "blobs", "index.json", "index.json.part"];
 
 pub(super) fn write(store: &Store, archive: &Archive, folder: &Path, tell: &Tell<'_>) -> Result<Written> {
-    prepare(folder)?;
+    let blobs = archive.parts().filter_map(|(_, part)| if let Part::Blob(blob) = part { Some(blob.digest.algorithm()) } else { None });
+    prepare(folder, &blobs.collect())?;
     let bytes = archive.parts().map(|(_, part)| size(part)).fold(0, u64::saturating_add);
     tell(Event::ExportStarted { bytes });
     // Its lock is the layout's.
@@ -58,7 +60,7 @@ fn size(part: Part<'_>) -> u64 {
 }
 
 /// Makes the folder, or sees that it is one to write into.
-fn prepare(folder: &Path) -> Result<()> {
+fn prepare(folder: &Path, algorithms: &BTreeSet<Algorithm>) -> Result<()> {
     match fs::create_dir(folder) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -75,8 +77,11 @@ fn prepare(folder: &Path) -> Result<()> {
         }
         Err(e) => return Err(at("making", folder)(e)),
     }
-    let blobs = folder.join("blobs/sha256");
-    fs::create_dir_all(&blobs).map_err(at("making", &blobs))
+    for algorithm in algorithms {
+        let blobs = folder.join("blobs").join(algorithm.name());
+        fs::create_dir_all(&blobs).map_err(at("making", &blobs))?;
+    }
+    Ok(())
 }
 
 /// Copies a blob, unless it is there and right.

@@ -93,5 +93,5 @@ pub fn to_layout(store: &Store, archive: &Archive, folder: &Path, tell: &Tell<'_
 /// ([download/image.go](https://github.com/kubernetes/minikube/blob/v1.36.0/pkg/minikube/download/image.go)).
 pub fn minikube_path(home: &Path, name: &Name, root: &Digest, platform: &Platform) -> PathBuf {
     let base = name.repository().path().rsplit('/').next().unwrap_or_default();
-    home.join("cache/kic").join(platform.architecture()).join(format!("{base}_{}@sha256_{}.tar", name.tag(), root.hex()))
+    home.join("cache/kic").join(platform.architecture()).join(format!("{base}_{}@{}_{}.tar", name.tag(), root.algorithm(), root.hex()))
 }

@@ -58,7 +58,7 @@ impl Blob {
     /// A text; as a layer it is plain.
     pub(super) fn of_text(text: Verified) -> (Digest, Blob) {
         let (digest, size) = (text.digest(), text.size());
-        (digest, Blob { size, layer: Layer::Of(Compression::None, digest), place: Place::Memory(text) })
+        (digest, Blob { size, layer: Layer::Of(Compression::None, Digest::of(text.bytes())), place: Place::Memory(text) })
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::tar::{Kind, Tar, TarError};
 use super::wrap::{self, STEP};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::oci::Descriptor;
 use crate::store::{Store, StoreError};
 
@@ -51,7 +51,7 @@ pub fn take(store: &Store, from: &Path, wanted: &[Descriptor]) -> Result<Vec<Des
     let mut taken = Vec::new();
     if from.is_dir() {
         for blob in wanted {
-            let path = from.join("blobs/sha256").join(blob.digest.hex());
+            let path = from.join(blob.digest.path());
             match File::open(&path).and_then(|file| Ok((file.metadata()?, file))) {
                 Ok((found, mut file)) if found.is_file() && found.len() == blob.size => {
                     taken.extend(bring(store, blob, &mut file, &failed)?);
@@ -102,8 +102,11 @@ fn bring(
     }
 }
 
-/// The digest in the name of a member: `blobs/sha256/<hex>`, `<hex>.tar.gz`, `<hex>.json`, `sha256:<hex>`.
+/// The digest in the name of a member: `blobs/sha256/<hex>`, `blobs/sha512/<hex>`, `<hex>.tar.gz`, `<hex>.json`, `sha256:<hex>`.
 fn digest_in(path: &str) -> Option<Digest> {
+    if let Some((_, hex)) = path.rsplit_once("blobs/sha512/") {
+        return Digest::with_hex(Algorithm::Sha512, hex).ok();
+    }
     let name = path.rsplit('/').next()?;
     let hex = name.strip_prefix("sha256:").unwrap_or(name).get(..64)?;
     Digest::from_hex(hex).ok()

@@ -17,7 +17,7 @@ use super::error::ImportError;
 use super::tar::of_content;
 use super::unpack::Unpacking;
 use super::wrap::{self, Form, STEP};
-use crate::digest::{Digest, Verified};
+use crate::digest::{Algorithm, Digest, Verified};
 use crate::oci::DOCUMENT_LIMIT;
 use crate::store::{Shared, Stage, Store, StoreError};
 
@@ -91,7 +91,7 @@ impl Intake<'_> {
         let is_text = TEXTS.contains(&path) || looks_like_json(&start);
         let whole = Cursor::new(&start).chain(content);
         let (found, size) = match size {
-            size if is_text && size <= DOCUMENT_LIMIT => self.text(whole)?,
+            size if is_text && size <= DOCUMENT_LIMIT => self.text(named, whole)?,
             size if TEXTS.contains(&path) => {
                 return Err(ImportError::TextTooLarge { path: path.to_owned(), size, limit: DOCUMENT_LIMIT });
             }
@@ -103,14 +103,14 @@ impl Intake<'_> {
         }
     }
 
-    fn text(&mut self, mut content: impl Read) -> Result<(Digest, u64)> {
+    fn text(&mut self, named: Option<Digest>, mut content: impl Read) -> Result<(Digest, u64)> {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes).map_err(reading)?;
         self.bytes_of_texts += bytes.len() as u64;
         if self.bytes_of_texts > self.limits.texts {
             return Err(ImportError::TooMuchText { limit: self.limits.texts });
         }
-        let text = Verified::hash(bytes);
+        let text = Verified::by(named.map_or(Algorithm::Sha256, |digest| digest.algorithm()), bytes);
         let hashed = (text.digest(), text.size());
         self.texts.entry(text.digest()).or_insert(text);
         Ok(hashed)
@@ -176,8 +176,9 @@ fn reading(error: io::Error) -> ImportError {
 
 /// The digest that a file is named after, where readers go by that: `blobs/sha256/<hex>`.
 fn digest_in(path: &str) -> Result<Option<Digest>> {
-    let Some(hex) = path.strip_prefix("blobs/sha256/") else { return Ok(None) };
-    match Digest::from_hex(hex) {
+    let of = |algorithm: Algorithm| Some((algorithm, path.strip_prefix("blobs/")?.strip_prefix(algorithm.name())?.strip_prefix('/')?));
+    let Some((algorithm, hex)) = Algorithm::ALL.into_iter().find_map(of) else { return Ok(None) };
+    match Digest::with_hex(algorithm, hex) {
         Ok(digest) => Ok(Some(digest)),
         Err(source) => Err(ImportError::BlobName { path: path.to_owned(), source }),
     }

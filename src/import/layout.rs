@@ -4,7 +4,7 @@ use super::blobs::Blobs;
 use super::error::ImportError;
 use super::found;
 use crate::digest::{Digest, Verified};
-use crate::oci::{Config, Descriptor, Document, DocumentError, Image, Index, Layout, Manifest, Platform};
+use crate::oci::{Config, Descriptor, Document, DocumentError, INDEX_DEPTH, INDEX_LIMIT, Image, Index, Layout, Manifest, Platform};
 use crate::store::Store;
 
 pub(super) const LIST: &str = "index.json";
@@ -52,21 +52,44 @@ impl Reading<'_> {
         let incomplete = |missing| ImportError::Incomplete { root: root.digest, missing };
         let text = self.document(root)?.ok_or_else(|| incomplete(root.digest))?;
         match Document::parse(&text, Some(&root.media_type))?.0 {
-            Document::Manifest(parts) => Ok(vec![self.image(root, root, parts)?.map_err(incomplete)?]),
-            Document::Index(index) => self.of_index(root, &index),
+            Document::Manifest(parts) => match Image::of_artifact(root, &parts) {
+                Some(artifact) => Ok(vec![self.artifact(artifact)?.map_err(incomplete)?]),
+                None => Ok(vec![self.image(root, root, parts)?.map_err(incomplete)?]),
+            },
+            Document::Index(index) => self.of_index(root, index),
         }
     }
 
-    /// Those images of an index that are all there: an archive may hold one platform of many, with the index of all.
-    fn of_index(&self, root: &Descriptor, index: &Index) -> Result<Vec<Image>, ImportError> {
-        let (mut images, mut missing) = (Vec::<Image>::new(), None);
-        for (platform, manifest) in &index.manifests {
-            if images.iter().any(|image| image.manifest.digest == manifest.digest) {
+    /// Those images of an index, and of the indexes in it, that are all there: an archive may hold one platform of many, with the index of all.
+    fn of_index(&self, root: &Descriptor, index: Index) -> Result<Vec<Image>, ImportError> {
+        let (mut images, mut missing, mut listed) = (Vec::<Image>::new(), None, index.manifests.len());
+        let entries =
+            |index: Index, via: &[Descriptor]| index.manifests.into_iter().rev().map(|entry| (via.to_vec(), entry)).collect::<Vec<_>>();
+        let mut ahead = entries(index, &[]);
+        while let Some((via, (platform, entry))) = ahead.pop() {
+            if images.iter().any(|image| image.manifest.digest == entry.digest) {
                 continue;
             }
-            match self.of_entry(root, platform.as_ref(), manifest)? {
-                Ok(image) => images.push(image),
-                Err(digest) => missing = missing.or(Some(digest)),
+            let Some(text) = self.document(&entry)? else {
+                missing = missing.or(Some(entry.digest));
+                continue;
+            };
+            match Document::parse(&text, Some(&entry.media_type))?.0 {
+                Document::Index(inner) => {
+                    listed += inner.manifests.len();
+                    if listed > INDEX_LIMIT {
+                        return Err(DocumentError::TooMany { digest: entry.digest, found: listed, limit: INDEX_LIMIT }.into());
+                    }
+                    if via.len() + 1 >= INDEX_DEPTH {
+                        return Err(DocumentError::Nested { digest: entry.digest }.into());
+                    }
+                    ahead.extend(entries(inner, &[via, vec![entry]].concat()));
+                }
+                Document::Manifest(parts) if parts.artifact.is_some() => {}
+                Document::Manifest(parts) => match self.of_entry(root, platform.as_ref(), &entry, parts)? {
+                    Ok(image) => images.push(Image { via, ..image }),
+                    Err(digest) => missing = missing.or(Some(digest)),
+                },
             }
         }
         match images.is_empty() {
@@ -75,10 +98,13 @@ impl Reading<'_> {
         }
     }
 
-    fn of_entry(&self, root: &Descriptor, platform: Option<&Platform>, manifest: &Descriptor) -> Result<Part, ImportError> {
-        let Some(text) = self.document(manifest)? else { return Ok(Err(manifest.digest)) };
-        let (document, _) = Document::parse(&text, Some(&manifest.media_type))?;
-        let Document::Manifest(parts) = document else { return Err(DocumentError::Nested { digest: manifest.digest }.into()) };
+    fn of_entry(
+        &self,
+        root: &Descriptor,
+        platform: Option<&Platform>,
+        manifest: &Descriptor,
+        parts: Manifest,
+    ) -> Result<Part, ImportError> {
         let image = self.image(root, manifest, parts)?;
         if let (Some(expected), Ok(image)) = (platform, &image)
             && expected.rank(&image.platform).is_none()
@@ -102,6 +128,19 @@ impl Reading<'_> {
             found::compare(&unpacked, &layer.digest, (number, image.config.digest, *diff_id))?;
         }
         Ok(Ok(image))
+    }
+
+    /// An artifact, whose parts are whatever they are.
+    fn artifact(&self, artifact: Image) -> Result<Part, ImportError> {
+        for part in [&artifact.config].into_iter().chain(&artifact.layers) {
+            match self.blobs.get(&part.digest) {
+                Some(blob) if blob.size != part.size => return Err(wrong_size(part, blob.size)),
+                Some(_) => {}
+                None if self.store.has(part) => {}
+                None => return Ok(Err(part.digest)),
+            }
+        }
+        Ok(Ok(artifact))
     }
 
     /// A document out of the file, or else out of the store.

@@ -10,7 +10,7 @@ use crate::digest::{Digest, Verified};
 use crate::oci::{Config, Descriptor, Image, Manifest};
 use crate::pin::Pin;
 use crate::plan::Plan;
-use crate::pull::{Cache, PullError};
+use crate::pull::{Cache, Manifests, PullError};
 use crate::reference::{Reference, Repository};
 
 /// An image with its pins, one for each platform, and the documents that are to be kept with it.
@@ -52,13 +52,13 @@ impl Cache<'_> {
 
     async fn of_digest(&self, bare: &Bare, asked: &Reference, digest: &Digest, from: &[Repository]) -> Result<Kept, ImportError> {
         let doubt = match self.manifests(asked, &bare.platform, from).await {
-            Ok((root, manifest, parts, documents)) => {
+            Ok(Manifests { root, via, manifest, parts, documents }) => {
                 let (expected, found) = (parts.config.digest, bare.config.digest);
                 if expected != found {
                     return Err(ImportError::AnotherImage { wanted: asked.clone(), expected, found });
                 }
                 return match self.has_layers(&parts, bare) {
-                    true => Ok((whole(root, manifest, parts, bare)?, Proof::Registry, documents)),
+                    true => Ok((Image { via, ..whole(root, manifest, parts, bare)? }, Proof::Registry, documents)),
                     false => own(bare, Doubt::OtherBlobs),
                 };
             }
@@ -68,7 +68,7 @@ impl Cache<'_> {
         };
         match likely::manifest(bare, digest) {
             Some((manifest, text)) => {
-                let parts = Manifest { config: bare.config.clone(), layers: bare.layers.clone(), unproved: false };
+                let parts = Manifest { config: bare.config.clone(), layers: bare.layers.clone(), artifact: None, unproved: false };
                 Ok((whole(manifest.clone(), manifest, parts, bare)?, Proof::Rebuilt, vec![text]))
             }
             None => own(bare, doubt),
@@ -86,13 +86,13 @@ impl Cache<'_> {
 type Kept = (Image, Proof, Vec<Verified>);
 
 fn whole(root: Descriptor, manifest: Descriptor, parts: Manifest, bare: &Bare) -> Result<Image, ImportError> {
-    let config = Config { platform: bare.platform.clone(), diff_ids: bare.diff_ids.clone() };
+    let config = Config { id: bare.config.digest, platform: bare.platform.clone(), diff_ids: bare.diff_ids.clone() };
     Ok(Image::new(root, manifest, parts, config)?)
 }
 
 /// The image under a manifest that larder makes.
 fn own(bare: &Bare, doubt: Doubt) -> Result<Kept, ImportError> {
     let (manifest, text) = likely::own(bare);
-    let parts = Manifest { config: bare.config.clone(), layers: bare.layers.clone(), unproved: true };
+    let parts = Manifest { config: bare.config.clone(), layers: bare.layers.clone(), artifact: None, unproved: true };
     Ok((whole(manifest.clone(), manifest, parts, bare)?, Proof::ImageId(doubt), vec![text]))
 }

@@ -106,5 +106,5 @@ fn named_in(name: &str, text: &crate::digest::Verified) -> Vec<String> {
             Err(_) => Vec::new(),
         },
     };
-    digests.iter().map(|digest| format!("blobs/sha256/{}", digest.hex())).collect()
+    digests.iter().map(Digest::path).collect()
 }

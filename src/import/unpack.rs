@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::wrap::{Form, STEP};
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::oci::{self, Compression};
 
 /// What content is as a layer.
@@ -35,8 +35,8 @@ impl Unpacking<'_> {
     /// What a blob of this digest and form is. The outer error is of the disk.
     pub(super) fn layer(self, content: impl Read + Send, digest: Digest, form: Form) -> io::Result<Layer> {
         let compression = match form {
-            // What is plain unpacks to itself.
-            Form::Layer(Compression::None) => return Ok(Layer::Of(Compression::None, digest)),
+            // What is plain unpacks to itself, and the digest of that is always by SHA-256.
+            Form::Layer(Compression::None) if digest.algorithm() == Algorithm::Sha256 => return Ok(Layer::Of(Compression::None, digest)),
             Form::Layer(compression) => compression,
             Form::Xz => return Ok(Layer::Other("xz")),
             Form::Bzip2 => return Ok(Layer::Other("bzip2")),

@@ -65,7 +65,7 @@ impl Layout {
 
 fn listed(entry: RawDescriptor) -> Result<Option<Listed>, DocumentError> {
     if entry.is_attestation() {
-        return Ok(None);
+        return entry.check().map(|()| None);
     }
     let name = |key: &str| entry.annotations.get(key).filter(|name| !name.is_empty()).cloned();
     let (image_name, ref_name) = (name("io.containerd.image.name"), name("org.opencontainers.image.ref.name"));

@@ -4,6 +4,7 @@
 //! [`Verified`] bytes, at most [`DOCUMENT_LIMIT`] of them, and says the same to every reader of JSON; a
 //! layer that engines cannot unpack or that lies elsewhere is refused by name.
 
+mod error;
 mod layout;
 mod platform;
 mod unpack;
@@ -12,8 +13,9 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digest, Verified};
+use crate::digest::{Algorithm, Digest, Verified};
 use crate::json;
+pub use error::DocumentError;
 pub use layout::{Layout, Listed};
 pub use platform::{Platform, PlatformError};
 pub(crate) use unpack::unpacked;
@@ -25,8 +27,11 @@ pub const DOCUMENT_LIMIT: u64 = 4 << 20;
 /// The most layers an image may have.
 const LAYER_LIMIT: usize = 4096;
 
-/// The most manifests an index may list.
-const INDEX_LIMIT: usize = 10_000;
+/// The most manifests an index may list, and those that it lists.
+pub(crate) const INDEX_LIMIT: usize = 10_000;
+
+/// How many indexes may stand one in the other.
+pub(crate) const INDEX_DEPTH: usize = 8;
 
 /// Names content by what it is, what it hashes to and how long it is
 /// ([image-spec, descriptor.md](https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md)).
@@ -44,7 +49,8 @@ pub struct Descriptor {
 /// The manifests of one image for several platforms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
-    /// The images, in order; attestations and other entries without a platform of their own are left out.
+    /// The images, in order, and indexes of images; left out are attestations, what is no image, and what needs features of
+    /// the system that nobody can ask for.
     pub manifests: Vec<(Option<Platform>, Descriptor)>,
     /// How many entries are left out.
     pub others: usize,
@@ -53,10 +59,12 @@ pub struct Index {
 /// The config and the layers of an image for one platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// The config; its digest is the image ID.
+    /// The config.
     pub config: Descriptor,
     /// The layers from the base up.
     pub layers: Vec<Descriptor>,
+    /// What kind of artifact it is, where it is no container image: a signature, a chart, a list of what is in an image.
+    pub artifact: Option<String>,
     /// Whether larder made it, for an image that came without a manifest: no registry has it.
     pub unproved: bool,
 }
@@ -64,6 +72,8 @@ pub struct Manifest {
 /// What a config says that an image is identified by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// The image ID: the digest of the config by SHA-256, whatever algorithm the manifest names it by.
+    pub id: Digest,
     /// The platform that the image is for.
     pub platform: Platform,
     /// The digests of the unpacked layers from the base up.
@@ -84,16 +94,22 @@ pub enum Document {
 pub struct Image {
     /// What the reference named: the index, or the manifest itself.
     pub root: Descriptor,
+    /// The indexes between the root and the manifest, from the root on.
+    pub via: Vec<Descriptor>,
     /// The platform's manifest.
     pub manifest: Descriptor,
-    /// The config; its digest is the image ID.
+    /// The config.
     pub config: Descriptor,
     /// The layers from the base up; one blob may stand there more than once.
     pub layers: Vec<Descriptor>,
+    /// The image ID: the digest of the config by SHA-256, as engines compute it.
+    pub id: Digest,
     /// The platform, as the config names it.
     pub platform: Platform,
     /// The digests of the unpacked layers from the base up.
     pub diff_ids: Vec<Digest>,
+    /// What kind of artifact it is, where it is no container image: then config and layers may be anything, and it is for no platform.
+    pub artifact: Option<String>,
     /// Whether larder made the manifest, for an image that came without one: no registry has it.
     pub unproved: bool,
 }
@@ -109,100 +125,15 @@ pub enum Compression {
     Zstd,
 }
 
-/// A document is not an image that larder can keep.
-#[derive(Debug, thiserror::Error)]
-pub enum DocumentError {
-    /// It is no JSON, ambiguous JSON, or lacks something.
-    #[error("the document {digest} cannot be read")]
-    Json {
-        /// Which document.
-        digest: Digest,
-        /// What is wrong, and where.
-        source: serde_json::Error,
-    },
-    /// Schema 1 manifests are signed texts without content digests.
-    #[error("the manifest {digest} is of Docker's schema 1, which no current engine loads")]
-    SchemaOne {
-        /// Which document.
-        digest: Digest,
-    },
-    /// It has the fields of an index and of a manifest, or of neither, or its media type says otherwise.
-    #[error("the document {digest} is not what its media type says")]
-    Confused {
-        /// Which document.
-        digest: Digest,
-        /// What it says it is, or was said to be.
-        media_type: String,
-        /// What its fields are those of.
-        found: &'static str,
-    },
-    /// A media type that larder does not know.
-    #[error("{digest} is of a kind that is not a container image: {media_type}")]
-    NotAnImage {
-        /// Which content.
-        digest: Digest,
-        /// Its media type.
-        media_type: String,
-    },
-    /// A layer that is not in the registry but elsewhere.
-    #[error("the layer {digest} is foreign (not distributable), which larder does not fetch")]
-    Foreign {
-        /// Which layer.
-        digest: Digest,
-    },
-    /// An index that lists indexes.
-    #[error("the index lists another index, {digest}, which larder does not follow")]
-    Nested {
-        /// The inner index.
-        digest: Digest,
-    },
-    /// More parts than any real image has.
-    #[error("the document {digest} lists {found} parts, more than the {limit} that larder takes")]
-    TooMany {
-        /// Which document.
-        digest: Digest,
-        /// How many parts it lists.
-        found: usize,
-        /// How many are allowed.
-        limit: usize,
-    },
-    /// Config and manifest count the layers differently.
-    #[error("the config {digest} has {diff_ids} diff IDs for {layers} layers")]
-    LayerCount {
-        /// The config.
-        digest: Digest,
-        /// How many diff IDs it lists.
-        diff_ids: usize,
-        /// How many layers the manifest lists.
-        layers: usize,
-    },
-    /// An inline copy of some content is not that content.
-    #[error("the inline data of {digest} is not what its digest says")]
-    InlineData {
-        /// The descriptor's digest.
-        digest: Digest,
-    },
-    /// A document is longer than [`DOCUMENT_LIMIT`].
-    #[error("the document {digest} is said to have {size} bytes, more than the {limit} that larder reads")]
-    TooLarge {
-        /// Which document.
-        digest: Digest,
-        /// Its size in bytes.
-        size: u64,
-        /// How many are allowed.
-        limit: u64,
-    },
-}
-
 impl Index {
     /// The manifest for this platform, or the platforms on offer when there is none.
-    pub fn select(&self, platform: &Platform) -> Result<&Descriptor, Vec<Platform>> {
-        let ranked = self.manifests.iter().filter_map(|(p, d)| Some((p.as_ref().and_then(|p| platform.rank(p))?, d)));
-        // The first of equals, as containerd takes it.
-        match ranked.min_by_key(|(rank, _)| *rank) {
-            Some((_, descriptor)) => Ok(descriptor),
-            None => Err(self.platforms()),
-        }
+    ///
+    /// As containerd chooses: the best of those that name a platform, the first of equals; else the first that names none.
+    pub fn select(&self, platform: &Platform) -> Result<&(Option<Platform>, Descriptor), Vec<Platform>> {
+        let ranked = self.manifests.iter().filter_map(|listed| Some((listed.0.as_ref().and_then(|p| platform.rank(p))?, listed)));
+        let best = ranked.min_by_key(|(rank, _)| *rank).map(|(_, listed)| listed);
+        let nameless = || self.manifests.iter().find(|(platform, _)| platform.is_none());
+        best.or_else(nameless).ok_or_else(|| self.platforms())
     }
 
     /// The platforms on offer, in the index's order.
@@ -212,6 +143,11 @@ impl Index {
 }
 
 impl Descriptor {
+    /// Whether this is an index, by its media type.
+    pub fn is_index(&self) -> bool {
+        INDEX_TYPES.contains(&self.media_type.as_str())
+    }
+
     /// How a layer is compressed, by its media type; `None` if this is not a layer that engines unpack.
     pub fn compression(&self) -> Option<Compression> {
         match self.media_type.as_str() {
@@ -232,7 +168,7 @@ const CONFIG_TYPES: [&str; 2] = ["application/vnd.oci.image.config.v1+json", "ap
 const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 /// The annotation of a manifest that larder made, since the image came without one.
 pub const UNPROVED: &str = "larder.unproved";
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 16] = [
     "schemaVersion",
     "mediaType",
     "config",
@@ -246,7 +182,9 @@ const KEYS: [&str; 14] = [
     "annotations",
     "fsLayers",
     "os.version",
+    "os.features",
     "subject",
+    "artifactType",
 ];
 const CONFIG_KEYS: [&str; 5] = ["architecture", "os", "variant", "rootfs", "diff_ids"];
 
@@ -261,6 +199,8 @@ struct RawDocument {
     layers: Option<Vec<RawDescriptor>>,
     manifests: Option<Vec<RawDescriptor>>,
     fs_layers: Option<serde::de::IgnoredAny>,
+    artifact_type: Option<String>,
+    subject: Option<RawDescriptor>,
     #[serde(default, deserialize_with = "json::null_is_default")]
     annotations: HashMap<String, String>,
 }
@@ -276,11 +216,26 @@ struct RawDescriptor {
     urls: Vec<String>,
     data: Option<String>,
     platform: Option<RawPlatform>,
+    artifact_type: Option<String>,
     #[serde(default, deserialize_with = "json::null_is_default")]
     annotations: HashMap<String, String>,
 }
 
 impl RawDescriptor {
+    /// Fails if its inline data is not what its digest and size say, whether or not anybody uses it.
+    fn check(&self) -> Result<(), DocumentError> {
+        self.inline().map(drop)
+    }
+
+    fn inline(&self) -> Result<Option<Verified>, DocumentError> {
+        use base64::Engine;
+        let Some(data) = &self.data else { return Ok(None) };
+        let wrong = || DocumentError::InlineData { digest: self.digest };
+        let data = base64::engine::general_purpose::STANDARD.decode(data).map_err(|_| wrong())?;
+        let data = Verified::compare(data, &self.digest).map_err(|_| wrong())?;
+        if data.size() == self.size { Ok(Some(data)) } else { Err(wrong()) }
+    }
+
     fn is_attestation(&self) -> bool {
         self.annotations.contains_key("vnd.docker.reference.type")
             || self.platform.as_ref().is_some_and(|p| p.os == "unknown" || p.architecture == "unknown")
@@ -294,6 +249,8 @@ struct RawPlatform {
     #[serde(default, deserialize_with = "json::null_is_default")]
     architecture: String,
     variant: Option<String>,
+    #[serde(default, rename = "os.features", deserialize_with = "json::null_is_default")]
+    features: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -328,6 +285,7 @@ impl Document {
         }
         let said = said.map(|s| s.split(';').next().unwrap_or(s).trim()).filter(|s| !UNSAID.contains(s));
         let own = Some(raw.media_type.as_str()).filter(|s| !s.is_empty());
+        raw.subject.as_ref().map_or(Ok(()), RawDescriptor::check)?;
         let found = match (raw.manifests.is_some(), raw.layers.is_some() || raw.config.is_some()) {
             (true, false) => Kind::Index,
             (false, true) => Kind::Manifest,
@@ -352,11 +310,24 @@ impl Document {
             Kind::Index => Document::Index(index(digest, raw.manifests.unwrap_or_default())?),
             Kind::Manifest => {
                 let unproved = raw.annotations.contains_key(UNPROVED);
-                Document::Manifest(Manifest { unproved, ..manifest(&descriptor, raw.config, raw.layers)? })
+                Document::Manifest(Manifest { unproved, ..manifest(&descriptor, raw.config, raw.layers, raw.artifact_type)? })
             }
         };
         Ok((document, descriptor))
     }
+}
+
+/// The content that a manifest or index brings with it, in the field `data` of its descriptors: nothing of it has to be fetched.
+///
+/// Of a document that cannot be read, nothing: [`Document::parse`] says what is wrong with it.
+pub fn inline(bytes: &Verified) -> Vec<Verified> {
+    const FIELD: &[u8] = b"\"data\"";
+    if !bytes.bytes().windows(FIELD.len()).any(|window| window == FIELD) {
+        return Vec::new();
+    }
+    let Ok(raw) = json::parse::<RawDocument>(bytes.bytes(), &KEYS) else { return Vec::new() };
+    let listed = raw.config.iter().chain(raw.layers.iter().flatten()).chain(raw.manifests.iter().flatten());
+    listed.filter_map(|raw| raw.inline().ok().flatten()).collect()
 }
 
 impl Image {
@@ -369,18 +340,43 @@ impl Image {
         let unproved = parts.unproved;
         Ok(Image {
             root,
+            via: Vec::new(),
             manifest,
             config: parts.config,
             layers: parts.layers,
+            id: config.id,
             platform: config.platform,
             diff_ids: config.diff_ids,
+            artifact: None,
             unproved,
         })
     }
 
-    /// Every blob of the image once: root, manifest, config, layers.
+    /// An artifact, of which there is nothing to know but its parts; `None` if this is a container image.
+    pub fn of_artifact(root: &Descriptor, parts: &Manifest) -> Option<Image> {
+        let artifact = Some(parts.artifact.clone()?);
+        Some(Image {
+            root: root.clone(),
+            via: Vec::new(),
+            manifest: root.clone(),
+            id: parts.config.digest,
+            config: parts.config.clone(),
+            layers: parts.layers.clone(),
+            platform: Platform::none(),
+            diff_ids: Vec::new(),
+            artifact,
+            unproved: false,
+        })
+    }
+
+    /// Every blob of the image once: root, indexes on the way, manifest, config, layers.
     pub fn blobs(&self) -> Vec<&Descriptor> {
-        each_once([&self.root, &self.manifest, &self.config].into_iter().chain(&self.layers))
+        each_once(self.documents().chain(&self.layers))
+    }
+
+    /// Its documents: root, indexes on the way, manifest, config.
+    pub fn documents(&self) -> impl Iterator<Item = &Descriptor> {
+        [&self.root].into_iter().chain(&self.via).chain([&self.manifest, &self.config])
     }
 
     /// The size of all its blobs in bytes, each counted once.
@@ -402,7 +398,11 @@ impl Config {
         let raw: RawConfig = json::parse(bytes.bytes(), &CONFIG_KEYS).map_err(|source| DocumentError::Json { digest, source })?;
         let platform = Platform::new(&raw.os, &raw.architecture, raw.variant.as_deref());
         let platform = platform.ok_or_else(|| DocumentError::NotAnImage { digest, media_type: "a config without a platform".into() })?;
-        Ok(Config { platform, diff_ids: raw.rootfs.map(|r| r.diff_ids).unwrap_or_default() })
+        let diff_ids = raw.rootfs.map(|r| r.diff_ids).unwrap_or_default();
+        if let Some(found) = diff_ids.iter().find(|diff_id| diff_id.algorithm() != Algorithm::Sha256) {
+            return Err(DocumentError::DiffId { digest, found: *found });
+        }
+        Ok(Config { id: Digest::of(bytes.bytes()), platform, diff_ids })
     }
 }
 
@@ -447,37 +447,55 @@ fn index(digest: Digest, entries: Vec<RawDescriptor>) -> Result<Index, DocumentE
     let listed = entries.len();
     let mut manifests = Vec::new();
     for entry in entries {
-        let platform = entry.platform.as_ref().and_then(|p| Platform::new(&p.os, &p.architecture, p.variant.as_deref()));
-        if entry.is_attestation() {
+        let named = entry.platform.as_ref().filter(|p| !(p.os.is_empty() && p.architecture.is_empty()));
+        let platform = named.map(|p| Platform::new(&p.os, &p.architecture, p.variant.as_deref()).filter(|_| p.features.is_empty()));
+        // OCI 1.1 lets an index list anything; what is no image is passed over.
+        let other = entry.is_attestation() || entry.artifact_type.is_some();
+        let entry = checked(entry)?;
+        if other {
             continue;
         }
-        let entry = checked(entry)?;
-        match Kind::of(&entry.media_type) {
-            Some(Kind::Manifest) => manifests.push((platform, document(entry)?)),
-            Some(Kind::Index) => return Err(DocumentError::Nested { digest: entry.digest }),
-            // OCI 1.1 lets an index list anything; what is no image is passed over.
-            None => {}
+        match (Kind::of(&entry.media_type), platform) {
+            (Some(_), None) => manifests.push((None, document(entry)?)),
+            (Some(_), Some(Some(platform))) => manifests.push((Some(platform), document(entry)?)),
+            (None, _) | (_, Some(None)) => {}
         }
     }
     let others = listed - manifests.len();
     Ok(Index { manifests, others })
 }
 
-fn manifest(own: &Descriptor, config: Option<RawDescriptor>, layers: Option<Vec<RawDescriptor>>) -> Result<Manifest, DocumentError> {
+fn manifest(
+    own: &Descriptor,
+    config: Option<RawDescriptor>,
+    layers: Option<Vec<RawDescriptor>>,
+    artifact_type: Option<String>,
+) -> Result<Manifest, DocumentError> {
     let digest = own.digest;
     let (Some(config), Some(layers)) = (config, layers) else {
         return Err(confused(digest, Some(&own.media_type), "a manifest without a config or layers"));
     };
     bounded(digest, layers.len(), LAYER_LIMIT)?;
     let config = document(checked(config)?)?;
-    if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
-        return Err(DocumentError::NotAnImage { digest, media_type: config.media_type });
-    }
-    let layers = layers.into_iter().map(layer).collect::<Result<_, _>>()?;
-    Ok(Manifest { config, layers, unproved: false })
+    let artifact = if CONFIG_TYPES.contains(&config.media_type.as_str()) { None } else { Some(kind_of_artifact(&config, artifact_type)?) };
+    let layers = layers.into_iter().map(|raw| layer(raw, artifact.is_some())).collect::<Result<_, _>>()?;
+    Ok(Manifest { config, layers, artifact, unproved: false })
 }
 
-fn layer(raw: RawDescriptor) -> Result<Descriptor, DocumentError> {
+/// What an artifact is called: what its manifest says, or the media type of its config, as
+/// [image-spec, manifest.md](https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md#guidelines-for-artifact-usage) has it.
+fn kind_of_artifact(config: &Descriptor, said: Option<String>) -> Result<String, DocumentError> {
+    let kind = said.filter(|kind| !kind.is_empty()).unwrap_or_else(|| config.media_type.clone());
+    let is_media_type = kind.len() <= 255 && kind.contains('/') && kind.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_media_type { Ok(kind) } else { Err(DocumentError::NotAnImage { digest: config.digest, media_type: shown(&kind) }) }
+}
+
+/// A media type that is none, fit to be shown.
+fn shown(media_type: &str) -> String {
+    media_type.chars().take(100).flat_map(char::escape_debug).collect()
+}
+
+fn layer(raw: RawDescriptor, of_artifact: bool) -> Result<Descriptor, DocumentError> {
     let foreign = raw.media_type.contains("nondistributable") || raw.media_type.contains(".foreign.") || !raw.urls.is_empty();
     if foreign {
         return Err(DocumentError::Foreign { digest: raw.digest });
@@ -485,18 +503,13 @@ fn layer(raw: RawDescriptor) -> Result<Descriptor, DocumentError> {
     let layer = checked(raw)?;
     match layer.compression() {
         Some(_) => Ok(layer),
+        None if of_artifact => Ok(layer),
         None => Err(DocumentError::NotAnImage { digest: layer.digest, media_type: layer.media_type }),
     }
 }
 
 fn checked(raw: RawDescriptor) -> Result<Descriptor, DocumentError> {
-    if let Some(data) = &raw.data {
-        use base64::Engine;
-        let data = base64::engine::general_purpose::STANDARD.decode(data).unwrap_or_default();
-        if Digest::of(&data) != raw.digest || data.len() as u64 != raw.size {
-            return Err(DocumentError::InlineData { digest: raw.digest });
-        }
-    }
+    raw.check()?;
     Ok(Descriptor { media_type: raw.media_type, digest: raw.digest, size: raw.size })
 }
 
@@ -573,7 +586,59 @@ mod tests {
         let foreign = manifest_with("").replace("layer.v1.tar+gzip", "layer.nondistributable.v1.tar+gzip");
         assert!(matches!(parse(&foreign, None), Err(DocumentError::Foreign { .. })));
         let odd = manifest_with("").replace("application/vnd.oci.image.config.v1+json", "application/vnd.cncf.helm.config.v1+json");
-        assert!(matches!(parse(&odd, None), Err(DocumentError::NotAnImage { .. })));
+        let Ok(Document::Manifest(chart)) = parse(&odd, None) else { panic!("no manifest") };
+        assert_eq!(chart.artifact.as_deref(), Some("application/vnd.cncf.helm.config.v1+json"));
+        for kind in ["", "helm", "text/\\u0007", "a/b c"] {
+            let odd = manifest_with("").replace("application/vnd.oci.image.config.v1+json", kind);
+            assert!(matches!(parse(&odd, None), Err(DocumentError::NotAnImage { .. })), "{kind}");
+        }
+    }
+
+    #[test]
+    fn inline_data_is_compared_wherever_it_stands_and_used() {
+        let entry = |n: u8, rest: &str| format!(r#"{{"mediaType":"{}","digest":"{}","size":1{rest}}}"#, MANIFEST_TYPES[0], digest(n));
+        let index = |entry: String| format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#);
+        let attestation = r#","annotations":{"vnd.docker.reference.type":"attestation-manifest"}"#;
+        for (data, right) in [("Ag==", true), ("Aw==", false), ("Ag", false), ("", false), ("!", false), ("AgA=", false)] {
+            let field = format!(r#","data":"{data}""#);
+            let subject = manifest_with(&format!(r#","subject":{}"#, entry(2, &field)));
+            for text in [index(entry(2, &field)), index(entry(2, &format!("{attestation}{field}"))), subject] {
+                match parse(&text, None) {
+                    Ok(_) => assert!(right, "{text}"),
+                    Err(error) => assert!(!right && matches!(error, DocumentError::InlineData { .. }), "{text}: {error}"),
+                }
+            }
+        }
+        let found = inline(&Verified::hash(layer_with(r#","size":1,"data":"Ag==""#)));
+        assert_eq!(found, [Verified::hash(vec![2])]);
+        assert!(inline(&Verified::hash(manifest_with(""))).is_empty());
+        let long = Digest::by(Algorithm::Sha512, &[2]).to_string();
+        let found = inline(&Verified::hash(layer_with(r#","size":1,"data":"Ag==""#).replace(&digest(2), &long)));
+        assert_eq!(found[0].digest().to_string(), long);
+    }
+
+    #[test]
+    fn an_index_is_chosen_from_as_containerd_does() {
+        let entry = |n: u8, rest: &str| format!(r#"{{"mediaType":"{}","digest":"{}","size":9{rest}}}"#, MANIFEST_TYPES[0], digest(n));
+        let at = |p: &str| format!(r#","platform":{{"os":"linux",{p}}}"#);
+        let chosen = |entries: &[String], wanted: &str| {
+            let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+            let Document::Index(index) = parse(&text, None).unwrap() else { panic!("no index") };
+            index.select(&platform(wanted)).ok().map(|(_, d)| d.digest.to_string())
+        };
+        let (old, plain) = (entry(1, &at(r#""architecture":"386""#)), entry(2, &at(r#""architecture":"amd64""#)));
+        let special = entry(3, &at(r#""architecture":"amd64","os.features":["x"]"#));
+        let (v3, nameless) = (entry(4, &at(r#""architecture":"amd64","variant":"v3""#)), entry(5, ""));
+        let artifact = entry(6, r#","artifactType":"application/spdx+json""#);
+        let all = [artifact, nameless, special, old, v3, plain];
+        assert_eq!(chosen(&all, "linux/amd64"), Some(digest(2)));
+        assert_eq!(chosen(&all, "linux/amd64/v4"), Some(digest(4)));
+        assert_eq!(chosen(&all[..4], "linux/amd64"), Some(digest(1)));
+        assert_eq!(chosen(&all[..3], "linux/amd64"), Some(digest(5)), "what names no platform may be for any");
+        assert_eq!(chosen(&all[..1], "linux/amd64"), None, "an artifact is for none");
+        let windows =
+            |n, version: &str| entry(n, &format!(r#","platform":{{"os":"windows","architecture":"amd64","os.version":"{version}"}}"#));
+        assert_eq!(chosen(&[windows(7, "10.0.17763.1"), windows(8, "10.0.20348.1")], "windows/amd64"), Some(digest(7)));
     }
 
     #[test]
@@ -618,7 +683,7 @@ mod tests {
         ];
         let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
         let Document::Index(index) = parse(&text, Some(INDEX_TYPES[0])).unwrap() else { panic!("no index") };
-        let chosen = |p: &str| index.select(&platform(p)).ok().map(|d| d.digest.to_string());
+        let chosen = |p: &str| index.select(&platform(p)).ok().map(|(_, d)| d.digest.to_string());
         assert_eq!(chosen("linux/x86_64"), Some(digest(1)));
         assert_eq!(chosen("linux/arm/v7"), Some(digest(3)));
         assert_eq!(chosen("linux/arm/v6"), Some(digest(2)));
@@ -628,7 +693,8 @@ mod tests {
         assert_eq!(chosen("linux/s390x"), None);
         assert_eq!(index.platforms().len(), 4);
         let nested = text.replace(MANIFEST_TYPES[0], INDEX_TYPES[0]);
-        assert!(matches!(parse(&nested, None), Err(DocumentError::Nested { .. })));
+        let Document::Index(nested) = parse(&nested, None).unwrap() else { panic!("no index") };
+        assert!(nested.manifests.iter().all(|(_, listed)| listed.is_index()));
     }
 
     #[test]

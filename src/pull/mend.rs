@@ -39,7 +39,8 @@ impl Cache<'_> {
         (self.tell)(Event::Fetching { reference: want.reference.clone(), blobs: plan.missing.len(), bytes: plan.missing_bytes() });
         let sources = self.sources(&want, None);
         let mut documents = BTreeMap::new();
-        for blob in plan.missing.iter().filter(|blob| [&pin.root, &pin.manifest, &pin.config].contains(blob)) {
+        let image = pin.image();
+        for blob in plan.missing.iter().filter(|blob| image.documents().any(|document| document == *blob)) {
             let part = if *blob == pin.config { "config" } else { "manifest" };
             documents.insert(blob.digest, fetch::document(&want, blob, part, &sources, self.tell).await?);
         }

@@ -4,6 +4,7 @@
 //! only after every blob that it needs has its name in the store, and no request is made for what is there.
 
 mod choose;
+mod describe;
 mod fetch;
 mod mend;
 mod proof;
@@ -13,14 +14,15 @@ use std::collections::BTreeMap;
 
 use crate::digest::{Digest, Verified};
 use crate::event::{Event, Tell};
-use crate::oci::{Config, Descriptor, Document, DocumentError, Image, Manifest, Platform};
+use crate::oci::{Descriptor, Document, DocumentError, Image, Platform};
 use crate::pin::Pin;
 use crate::plan::Plan;
 use crate::reference::{Name, Reference, Repository};
 use crate::store::{Claim, Shared, Store, StoreError};
 use crate::upstream::{At, By, Found, Place, Upstream, UpstreamError};
-use choose::{other_platform, select};
+use describe::Described;
 pub use mend::Mended;
+pub(crate) use proof::Manifests;
 use sources::Sources;
 
 /// What the main line works with: where images are kept, who may be asked, who is told. Nothing else.
@@ -204,12 +206,6 @@ struct Root {
     claim: Option<Claim>,
 }
 
-/// The images of a root, and the documents that were read on the way: they go into the store with the blobs.
-struct Described {
-    images: Vec<Image>,
-    documents: BTreeMap<Digest, Verified>,
-}
-
 impl Cache<'_> {
     /// Brings an image into the store and pins it. Asks no registry for what is there, if the reference has a digest.
     pub async fn pull(&self, want: &Want) -> Result<Pulled> {
@@ -352,54 +348,6 @@ impl Cache<'_> {
         Sources::new(self.upstream, want, first)
     }
 
-    async fn describe(
-        &self,
-        want: &Want,
-        root: &Root,
-        sources: &Sources<'_>,
-        mut documents: BTreeMap<Digest, Verified>,
-    ) -> Result<Described> {
-        let mut images: Vec<Image> = Vec::new();
-        for (platform, descriptor) in select(want, root)? {
-            if images.iter().any(|i| i.manifest.digest == descriptor.digest) {
-                continue;
-            }
-            let image = self.image(want, root, descriptor, platform.as_ref(), sources, &mut documents).await?;
-            images.push(image);
-        }
-        Ok(Described { images, documents })
-    }
-
-    async fn image(
-        &self,
-        want: &Want,
-        root: &Root,
-        descriptor: Descriptor,
-        wanted: Option<&Platform>,
-        sources: &Sources<'_>,
-        documents: &mut BTreeMap<Digest, Verified>,
-    ) -> Result<Image> {
-        let wrong = |source| PullError::Document { reference: want.reference.clone(), source };
-        let (descriptor, parts) = match &root.document {
-            Document::Manifest(parts) => (descriptor, parts.clone()),
-            Document::Index(_) => {
-                let bytes = self.document(want, &descriptor, "manifest", sources).await?;
-                let parsed = Document::parse(&bytes, Some(&descriptor.media_type)).map_err(wrong)?;
-                documents.insert(bytes.digest(), bytes);
-                (descriptor, one_manifest(parsed).map_err(wrong)?)
-            }
-        };
-        let config = self.document(want, &parts.config, "config", sources).await?;
-        let read = Config::parse(&config).map_err(wrong)?;
-        documents.insert(config.digest(), config);
-        if let Some(wanted) = wanted
-            && wanted.rank(&read.platform).is_none()
-        {
-            return Err(other_platform(want, root, &descriptor, wanted, read.platform));
-        }
-        Image::new(root.descriptor.clone(), descriptor, parts, read).map_err(wrong)
-    }
-
     /// A manifest or config, from the store or else from a registry.
     async fn document(&self, want: &Want, of: &Descriptor, part: &'static str, sources: &Sources<'_>) -> Result<Verified> {
         if let Some(bytes) = self.kept(&of.digest)? {
@@ -495,13 +443,6 @@ fn root(
 ) -> Result<Root> {
     let parsed = Document::parse(&bytes, media_type.as_deref());
     let (document, descriptor) = parsed.map_err(|source| PullError::Document { reference: reference.clone(), source })?;
-    documents.insert(bytes.digest(), bytes);
+    describe::add(documents, bytes);
     Ok(Root { document, descriptor, from: from.cloned(), pin_not_met: false, claim: None })
-}
-
-fn one_manifest((document, descriptor): (Document, Descriptor)) -> std::result::Result<Manifest, DocumentError> {
-    match document {
-        Document::Manifest(parts) => Ok(parts),
-        Document::Index(_) => Err(DocumentError::Nested { digest: descriptor.digest }),
-    }
 }

@@ -2,20 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cache, Platforms, PullError, Result, Unpinned, Want, one_manifest, select};
+use super::{Cache, Platforms, Result, Unpinned, Want};
 use crate::digest::Verified;
-use crate::oci::{Descriptor, Document, Manifest, Platform};
+use crate::oci::{Descriptor, Manifest, Platform};
 use crate::reference::{Reference, Repository};
 
+/// What a registry or the store says that an image is.
+pub(crate) struct Manifests {
+    /// What the reference names.
+    pub(crate) root: Descriptor,
+    /// The indexes between the root and the manifest.
+    pub(crate) via: Vec<Descriptor>,
+    /// The platform's manifest.
+    pub(crate) manifest: Descriptor,
+    /// The config and the layers that it names.
+    pub(crate) parts: Manifest,
+    /// The documents that say so.
+    pub(crate) documents: Vec<Verified>,
+}
+
 impl Cache<'_> {
-    /// Root, manifest and parts of a pinned image for a platform, and the documents that say so: out of the store, or else from a registry.
-    /// Writes nothing, and asks for nothing but manifests.
-    pub(crate) async fn manifests(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-        from: &[Repository],
-    ) -> Result<(Descriptor, Descriptor, Manifest, Vec<Verified>)> {
+    /// The manifests of a pinned image for a platform: out of the store, or else from a registry. Writes nothing, and asks for nothing else.
+    pub(crate) async fn manifests(&self, reference: &Reference, platform: &Platform, from: &[Repository]) -> Result<Manifests> {
         let want = Want {
             reference: reference.clone(),
             name: reference.name(),
@@ -26,17 +34,8 @@ impl Cache<'_> {
         let mut documents = BTreeMap::new();
         let root = self.resolve(&want, false, &mut documents).await?;
         let sources = self.sources(&want, root.from.as_ref());
-        let wrong = |source| PullError::Document { reference: reference.clone(), source };
-        let (_, manifest) = select(&want, &root)?.remove(0);
-        let parts = match &root.document {
-            Document::Manifest(parts) => parts.clone(),
-            Document::Index(_) => {
-                let text = self.document(&want, &manifest, "manifest", &sources).await?;
-                let parsed = Document::parse(&text, Some(&manifest.media_type)).map_err(wrong)?;
-                documents.insert(text.digest(), text);
-                one_manifest(parsed).map_err(wrong)?
-            }
-        };
-        Ok((root.descriptor, manifest, parts, documents.into_values().collect()))
+        let (chosen, parts) = self.chosen(&want, &root, &sources, &mut documents).await?.remove(0);
+        let documents = documents.into_values().collect();
+        Ok(Manifests { root: root.descriptor, via: chosen.via, manifest: chosen.manifest, parts, documents })
     }
 }

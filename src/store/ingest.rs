@@ -127,7 +127,7 @@ impl Store {
     fn judge_locked(&self, digest: &Digest, claimed: u64, may_move: bool) -> Result<Option<StoreError>> {
         let path = self.blob_path(digest);
         let Some((mut file, _)) = disk::open(&path)? else { return Ok(None) };
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::by(digest.algorithm());
         hash(&mut file, &mut hasher).map_err(reading("reading", &path))?;
         let (found, found_size) = hasher.finish();
         if found != *digest {
@@ -173,7 +173,7 @@ impl Ingest {
             },
             None => {}
         }
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::by(digest.algorithm());
         let there = file.metadata().map_err(reading("looking at", &part))?.len();
         if there > size {
             file.set_len(0).map_err(writing("emptying", &part))?;
@@ -209,7 +209,7 @@ impl Ingest {
     /// Throws away what is there; the next byte is the first.
     pub fn restart(&mut self) -> Result<()> {
         self.file.set_len(0).map_err(writing("emptying", &self.part))?;
-        self.hasher = Hasher::new();
+        self.hasher = Hasher::by(self.digest.algorithm());
         self.flushed = 0;
         Ok(())
     }
@@ -218,7 +218,7 @@ impl Ingest {
     ///
     /// Bytes that are not what was asked for are thrown away, and so are those that the disk would not take.
     pub fn commit(self) -> Result<()> {
-        let blobs = self.store.blobs();
+        let blobs = self.store.blobs(self.digest.algorithm());
         self.commit_unsettled()?;
         disk::sync_folder(&blobs)
     }
@@ -255,6 +255,7 @@ impl Ingest {
     fn name(&self) -> Result<()> {
         // A sync that failed once may succeed the next time without having written: the bytes are then not to be believed.
         disk::sync(&self.file).map_err(writing("syncing", &self.part))?;
+        self.store.make_blob_folder(self.digest.algorithm())?;
         disk::rename(&self.part, &self.store.blob_path(&self.digest))?;
         // A courtesy to whoever looks into the store; some file systems have no permissions. Not before it has its name: nobody
         // could take over a part that is read-only.

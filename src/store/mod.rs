@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::digest::{Digest, Hasher, Mismatch, Verified, VerifyReader};
+use crate::digest::{Algorithm, Digest, Hasher, Mismatch, Verified, VerifyReader};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor};
 
 use disk::{Hold, Patience};
@@ -171,7 +171,7 @@ impl Store {
 
     /// Brings the names of blobs to the disk that were put there without a pin.
     pub fn settle(&self) -> Result<()> {
-        disk::sync_folder(&self.blobs())
+        self.blob_folders().iter().try_for_each(|(_, folder)| disk::sync_folder(folder))
     }
 
     /// Does so if one of these is so new that its name may not be there yet: another process gives it one and syncs the folder after.
@@ -240,12 +240,24 @@ impl Store {
         Patience::starting_now(self.place.lock_timeout, self.place.waiting.clone())
     }
 
-    fn blobs(&self) -> PathBuf {
-        self.root().join("blobs/sha256")
+    /// The folder of the blobs whose digests are of this algorithm.
+    fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+        self.root().join("blobs").join(algorithm.name())
+    }
+
+    /// The folders of blobs that are there. The one for sha256 is in every store.
+    fn blob_folders(&self) -> Vec<(Algorithm, PathBuf)> {
+        let folders = Algorithm::ALL.map(|algorithm| (algorithm, self.blobs(algorithm)));
+        folders.into_iter().filter(|(algorithm, folder)| *algorithm == Algorithm::Sha256 || folder.is_dir()).collect()
+    }
+
+    /// Makes the folder that a blob is to lie in, if it is one that a store has only when it is needed.
+    fn make_blob_folder(&self, algorithm: Algorithm) -> Result<()> {
+        if algorithm == Algorithm::Sha256 { Ok(()) } else { disk::make_folder(&self.blobs(algorithm)) }
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(digest.hex())
+        self.root().join(digest.path())
     }
 
     fn scratch(&self) -> PathBuf {

@@ -20,7 +20,7 @@ use serde::de;
 use super::Store;
 use super::disk::{self, Hold};
 use super::error::{Result, StoreError, reading};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::oci::Platform;
 use crate::pin::Pin;
 use crate::reference::{Name, Reference, Repository};
@@ -61,7 +61,7 @@ impl Store {
         let pin = after(pin.clone(), &others);
         disk::make_folder(&folder)?;
         // A blob that another process just named may not have reached the disk under its name.
-        disk::sync_folder(&self.blobs())?;
+        self.settle()?;
         let text = written(&pin).map_err(|source| StoreError::Pin { path: path.clone(), source })?;
         // One pin that cannot be read stops much else, so it is read before it is written.
         self.parse_pin(&path, &text)?;
@@ -130,7 +130,8 @@ impl Store {
         let repository = file.strip_prefix(self.root().join("pins")).ok()?.parent()?.to_str()?;
         let (tag, rest) = file.file_name()?.to_str()?.strip_suffix(".json")?.split_once('@')?;
         let (root, platform) = rest.split_once('+')?;
-        let reference = format!("{repository}:{tag}@sha256:{root}").parse().ok()?;
+        let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.digits() == root.len())?;
+        let reference = format!("{repository}:{tag}@{algorithm}:{root}").parse().ok()?;
         Some((reference, platform.replace('_', "/").parse().ok()?))
     }
 
@@ -263,11 +264,16 @@ fn list(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
 /// The file that this pin lies in: another one for another tag, root or platform.
 fn file_name(pin: &Pin) -> String {
     let mut platform = pin.platform.to_string().replace('/', "_");
+    // A file name has at most 255 bytes, of which the tag may take 128 and the root's digest as many.
     if platform.len() > 50 {
-        // A file name has at most 255 bytes, of which the tag may take 128.
         platform = Digest::of(platform.as_bytes()).hex()[..32].to_owned();
     }
-    format!("{}@{}+{platform}.json", pin.name.tag(), pin.root.digest.hex())
+    let (tag, mut root) = (pin.name.tag(), pin.root.digest.hex());
+    if tag.len() + root.len() + platform.len() + "@+.json".len() > 255 {
+        // Nobody takes this for a digest.
+        root = format!("{}~", &root[..63]);
+    }
+    format!("{tag}@{root}+{platform}.json")
 }
 
 fn after(mut pin: Pin, others: &[Pin]) -> Pin {

@@ -50,7 +50,7 @@ pub(super) fn is(fault: Fault) -> bool {
 pub(super) fn expected(blob: &Descriptor, path: &Path) -> Result<Descriptor> {
     let mut expected = blob.clone();
     if is(Fault::ExistsIsValid) {
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::by(blob.digest.algorithm());
         let hashed = File::open(path).and_then(|mut file| hash(&mut file, &mut hasher));
         hashed.map_err(reading("reading", path))?;
         (expected.digest, expected.size) = hasher.finish();

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use super::disk;
 use super::error::{Result, StoreError, Whereabouts, reading, writing};
 use super::{CHUNK, Shared, Store};
-use crate::digest::{Digest, Hasher, Mismatch};
+use crate::digest::{Algorithm, Digest, Hasher, Mismatch};
 
 /// A blob that is coming. Dropped, it is gone.
 pub struct Stage {
@@ -68,7 +68,8 @@ impl Store {
             Some((expected, (stored, found))) if found == size => Coming::There { expected, stored, buffer: Vec::new() },
             _ => Coming::Fresh(Fresh::new(self, size)?),
         };
-        Ok(Stage { store: self.clone(), hasher: Hasher::new(), size, place })
+        let algorithm = named.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+        Ok(Stage { store: self.clone(), hasher: Hasher::by(algorithm), size, place })
     }
 }
 
@@ -183,6 +184,7 @@ impl Staged {
             claim = self.store.claim_blob(&self.digest, self.size)?;
         }
         let Some(claim) = claim else { return Ok(false) };
+        self.store.make_blob_folder(self.digest.algorithm())?;
         disk::rename(&scratch.path, &path)?;
         scratch.named = true;
         claim.fulfilled();

@@ -161,8 +161,12 @@ impl Store {
 
     /// The blobs that have a name.
     fn blobs_there(&self) -> Result<Vec<Digest>> {
-        let named = |path: PathBuf| Digest::from_hex(&path.file_name()?.to_string_lossy()).ok();
-        Ok(list(&self.blobs())?.into_iter().filter_map(named).collect())
+        let mut blobs = Vec::new();
+        for (algorithm, folder) in self.blob_folders() {
+            let named = |path: PathBuf| Digest::with_hex(algorithm, &path.file_name()?.to_string_lossy()).ok();
+            blobs.extend(list(&folder)?.into_iter().filter_map(named));
+        }
+        Ok(blobs)
     }
 
     pub(super) fn with_sizes(&self, digests: impl Iterator<Item = Digest>) -> Result<Vec<(Digest, u64)>> {

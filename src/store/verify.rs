@@ -174,13 +174,15 @@ impl Store {
     /// Every blob that has a name, and its size. What lies among them and is none is told.
     fn all_blobs(&self, watch: &dyn Watch) -> Result<HashMap<Digest, u64>> {
         let mut blobs = HashMap::new();
-        for path in sweep::list(&self.blobs())? {
-            let digest = Digest::from_hex(&path.file_name().unwrap_or_default().to_string_lossy());
-            match (digest, disk::size(&path)) {
-                (Ok(digest), Ok(Some(size))) => drop(blobs.insert(digest, size)),
-                // It was removed meanwhile.
-                (Ok(_), Ok(None)) => {}
-                _ => watch.found(Finding::Foreign { path }),
+        for (algorithm, folder) in self.blob_folders() {
+            for path in sweep::list(&folder)? {
+                let digest = Digest::with_hex(algorithm, &path.file_name().unwrap_or_default().to_string_lossy());
+                match (digest, disk::size(&path)) {
+                    (Ok(digest), Ok(Some(size))) => drop(blobs.insert(digest, size)),
+                    // It was removed meanwhile.
+                    (Ok(_), Ok(None)) => {}
+                    _ => watch.found(Finding::Foreign { path }),
+                }
             }
         }
         Ok(blobs)
@@ -218,7 +220,7 @@ impl Store {
     /// Hashes one blob and tells if it is wrong; returns how many bytes it has, and whether it is right.
     fn look_at(&self, digest: &Digest, watch: &dyn Watch) -> Result<(u64, bool)> {
         let path = self.blob_path(digest);
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::by(digest.algorithm());
         let hashed = match disk::open(&path) {
             Ok(None) => return Ok((0, false)),
             Ok(Some((mut file, _))) => {

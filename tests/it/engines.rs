@@ -44,7 +44,7 @@ pub(crate) fn stored_in(store: &Store, made: &Made, platform: usize, reference: 
     let verified = |of: &Descriptor| Verified::compare(made.bytes(of).to_vec(), &of.digest).unwrap();
     let (Document::Manifest(manifest), _) = Document::parse(&verified(&one.manifest), None).unwrap() else { panic!("no manifest") };
     let config = Config::parse(&verified(&one.config)).unwrap();
-    let image = Image::new(made.root.clone(), one.manifest.clone(), manifest, config).unwrap();
+    let image = Image { via: made.via.clone(), ..Image::new(made.root.clone(), one.manifest.clone(), manifest, config).unwrap() };
     for blob in image.blobs() {
         let Some(mut ingest) = store.ingest(blob).unwrap() else { continue };
         ingest.write(made.bytes(blob)).unwrap();

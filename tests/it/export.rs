@@ -42,13 +42,7 @@ impl Scene {
 
     /// Serves one more image.
     pub(crate) fn serve(&self, repository: &str, made: &Made) {
-        for bytes in made.blobs.values() {
-            self.registry.put_blob(bytes.clone());
-        }
-        for document in &made.documents {
-            let name = if document.digest == made.root.digest { "v1".to_owned() } else { document.digest.to_string() };
-            self.registry.put_manifest(repository, &name, &document.media_type, made.bytes(document).to_vec());
-        }
+        made.serve(&self.registry, repository, "v1");
     }
 
     pub(crate) fn pull(&self, reference: &str, platform: &str) {

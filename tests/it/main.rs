@@ -13,6 +13,7 @@ mod import;
 mod processes;
 mod real;
 mod registries;
+mod shapes;
 mod support;
 mod upkeep;
 mod upstream;

@@ -42,6 +42,13 @@ impl From<&EngineError> for Failure {
                 .with("asked", request)
                 .with("waited", format!("{} s", after.as_secs_f32()))
                 .hint("see whether it hangs, or wait longer with --engine-timeout"),
+            EngineError::Algorithm { place, name, digest } => {
+                let message = format!("{} keeps nothing by sha512, and {name} has such digests", place.kind);
+                Failure::new(Exit::Engine, "algorithm", message)
+                    .with("at", &place.address)
+                    .with("such as", digest)
+                    .hint("docker's own image store and podman take it, or any engine the same image by sha256")
+            }
             EngineError::NotLoaded { place, name, said } => {
                 Failure::new(Exit::Engine, "not-loaded", format!("{} did not load {name}", place.kind))
                     .with("at", &place.address)

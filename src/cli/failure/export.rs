@@ -20,6 +20,7 @@ impl From<&ExportError> for Failure {
                 failure.hint(format!("run `larder pull {reference}` first, with --platform if it is for another machine"))
             }
             ExportError::Archive(source) => match &**source {
+                ArchiveError::Artifact { .. } => usage("artifact").hint("write it with --format oci or --format layout"),
                 ArchiveError::NameTwice { .. } => usage("name-twice").hint("write them into a file each"),
                 other => Failure::from(other),
             },

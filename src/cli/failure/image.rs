@@ -26,7 +26,7 @@ impl From<&ReferenceError> for Failure {
                 }
             }
             ReferenceError::Digest { source, .. } => {
-                failure.with("expected", "sha256: and 64 hexadecimal digits behind the @").with("found", source)
+                failure.with("expected", "sha256: and 64, or sha512: and 128 hexadecimal digits behind the @").with("found", source)
             }
             ReferenceError::ImageId { .. } => failure.hint("name the image by its repository; `larder list` shows names"),
             ReferenceError::NotAName { .. } => failure.with("expected", "a name and a tag, without a digest, such as redis:7"),
@@ -96,6 +96,9 @@ impl From<&EnsureError> for Failure {
             EnsureError::Pull(source) => Failure::from(source),
             EnsureError::Store(source) => Failure::from(source),
             EnsureError::Engine(source) => Failure::from(source),
+            EnsureError::Artifact { name, .. } => Failure::new(Exit::Failed, "artifact", message).hint(format!(
+                "it is whole in the store: `larder export {name} --format layout -o FOLDER` writes it for tools that read it"
+            )),
             EnsureError::NotProved { engine, pin, found, .. } => Failure::new(Exit::NotPinned, "not-proved", message)
                 .with("expected", format!("one of\n{}", display::identities(pin)))
                 .with("found", found.as_ref().map_or("nothing under that name".to_owned(), |shown| display::shown(shown)))

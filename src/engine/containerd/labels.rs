@@ -6,7 +6,7 @@
 
 use super::api::Labels;
 use crate::digest::Digest;
-use crate::oci::Image;
+use crate::oci::{Descriptor, Image};
 use crate::reference::Name;
 
 /// When a lease ends by itself.
@@ -31,9 +31,9 @@ pub(super) struct For<'a> {
 }
 
 impl For<'_> {
-    /// For the index: of its manifests the one that this image has. The others may not be there.
-    pub(super) fn index(&self) -> Labels {
-        self.with([(format!("{CONTENT_REF}.m.0"), self.image.manifest.digest)])
+    /// For an index: of what it lists the one that this image has. The others may not be there.
+    pub(super) fn index(&self, listed: &Descriptor) -> Labels {
+        self.with([(format!("{CONTENT_REF}.m.0"), listed.digest)])
     }
 
     /// For the manifest: its config and layers.

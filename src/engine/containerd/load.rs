@@ -85,7 +85,10 @@ impl Load<'_> {
     async fn documents(&self, to: &Carrier<'_>) -> Result<(), EngineError> {
         let (image, labels) = (self.image, labels::For { image: self.image, name: self.name });
         if image.root.digest != image.manifest.digest {
-            to.keep(&image.root, &labels.index()).await?;
+            let indexes = [&image.root].into_iter().chain(&image.via);
+            for (index, listed) in indexes.zip(image.via.iter().chain([&image.manifest])) {
+                to.keep(index, &labels.index(listed)).await?;
+            }
         }
         to.keep(&image.manifest, &labels.manifest()).await?;
         to.keep(&image.config, &labels.config(&self.shelf.snapshotter, unpack::chains(&image.diff_ids).last())).await

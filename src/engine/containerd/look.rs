@@ -15,7 +15,7 @@ use super::channel::Channel;
 use super::unpack;
 use crate::digest::{Digest, Verified};
 use crate::engine::{EngineError, IdOf, Shown};
-use crate::oci::{Config, DOCUMENT_LIMIT, Descriptor, Document, Image, Manifest};
+use crate::oci::{Config, DOCUMENT_LIMIT, Descriptor, Document, INDEX_DEPTH, INDEX_LIMIT, Image, Manifest};
 use crate::plan::Lacking;
 use crate::reference::Name;
 
@@ -63,19 +63,9 @@ pub(super) async fn diff_ids(channel: &Channel, snapshotter: &str, record: &Reco
 /// The blobs of the image with this name, the documents among them; of an index the images whose manifests are there.
 pub(super) async fn blobs(channel: &Channel, name: &Name) -> Result<Vec<Digest>, EngineError> {
     let Some(target) = target(channel, &name.to_string()).await? else { return Ok(Vec::new()) };
-    let mut blobs = vec![target.digest];
-    let (manifests, mut images) = match parsed(channel, &target).await? {
-        Some(Document::Index(index)) => (index.manifests, Vec::new()),
-        Some(Document::Manifest(manifest)) => (Vec::new(), vec![manifest]),
-        None => return Ok(blobs),
-    };
-    for (_, manifest) in &manifests {
-        if let Some(Document::Manifest(image)) = parsed(channel, manifest).await? {
-            blobs.push(manifest.digest);
-            images.push(image);
-        }
-    }
-    blobs.extend(images.iter().flat_map(|image| image.layers.iter().chain([&image.config])).map(|blob| blob.digest));
+    let (manifests, indexes) = manifests(channel, &target).await?;
+    let mut blobs: Vec<Digest> = [target.digest].into_iter().chain(indexes).chain(manifests.iter().map(|(digest, _)| *digest)).collect();
+    blobs.extend(manifests.iter().flat_map(|(_, image)| image.layers.iter().chain([&image.config])).map(|blob| blob.digest));
     Ok(blobs)
 }
 
@@ -95,21 +85,31 @@ fn points_to(channel: &Channel, record: &Record) -> Result<Option<Descriptor>, E
 
 /// The images that a target names, as far as containerd has their manifests.
 async fn parts(channel: &Channel, snapshotter: &str, target: &Descriptor) -> Result<Vec<Part>, EngineError> {
-    let manifests = match parsed(channel, target).await? {
-        Some(Document::Manifest(parts)) => return Ok(vec![part(channel, snapshotter, target.digest, parts).await?]),
-        Some(Document::Index(index)) => index.manifests,
-        None => Vec::new(),
-    };
-    let parts = try_join_all(manifests.iter().map(|(_, manifest)| listed(channel, snapshotter, manifest))).await?;
-    Ok(parts.into_iter().flatten().collect())
+    let (manifests, _) = manifests(channel, target).await?;
+    try_join_all(manifests.into_iter().map(|(manifest, parts)| part(channel, snapshotter, manifest, parts))).await
 }
 
-/// A manifest that an index lists, if it is there.
-async fn listed(channel: &Channel, snapshotter: &str, manifest: &Descriptor) -> Result<Option<Part>, EngineError> {
-    match parsed(channel, manifest).await? {
-        Some(Document::Manifest(parts)) => part(channel, snapshotter, manifest.digest, parts).await.map(Some),
-        _ => Ok(None),
+/// The manifests that a target is or leads to, and the indexes on the way, as far as they are there.
+async fn manifests(channel: &Channel, target: &Descriptor) -> Result<(Vec<(Digest, Manifest)>, Vec<Digest>), EngineError> {
+    let (mut manifests, mut indexes) = (Vec::new(), Vec::new());
+    let mut level = vec![target.clone()];
+    for _ in 0..=INDEX_DEPTH {
+        let documents = try_join_all(level.iter().map(|of| parsed(channel, of))).await?;
+        let mut below = Vec::new();
+        for (of, document) in level.iter().zip(documents) {
+            match document {
+                Some(Document::Manifest(parts)) => manifests.push((of.digest, parts)),
+                Some(Document::Index(index)) => {
+                    indexes.push(of.digest);
+                    below.extend(index.manifests.into_iter().map(|(_, listed)| listed));
+                }
+                None => {}
+            }
+        }
+        below.truncate(INDEX_LIMIT);
+        level = below;
     }
+    Ok((manifests, indexes))
 }
 
 /// A document that the pinned image could have; one that is damaged or of another kind is as good as missing.

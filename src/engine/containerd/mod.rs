@@ -21,6 +21,7 @@ use tokio::sync::OnceCell;
 use tonic::metadata::MetadataValue;
 
 use super::discover::Environment;
+use super::send::only_sha256;
 use super::{About, Answer, Engine, EngineError, Keepers, Parcel, Place, Relative, Shown, Unpacked};
 use crate::digest::Digest;
 use crate::event::Tell;
@@ -149,6 +150,7 @@ impl Engine for Containerd {
             let Parcel { store, image, name, seat, .. } = parcel;
             // Blobs are read one by one as they are asked for, and what is there is seen once more when its turn comes.
             drop(seat);
+            only_sha256(&self.line.place, image, name)?;
             self.snapshotter().await?;
             load::Load { store, image, name, shelf: &self.shelf }.run(&self.line, tell).await
         })

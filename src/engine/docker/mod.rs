@@ -160,6 +160,7 @@ impl Docker {
 
     async fn take_aside(&self, parcel: Parcel<'_>, tell: &Tell<'_>) -> Result<u64, EngineError> {
         let (image, name) = (parcel.image, parcel.name);
+        send::only_sha256(&self.wire.place, image, name)?;
         let aside: Name = format!("{ASIDE}:{}", &image.root.digest.hex()[..32]).parse().expect("this is a name");
         let mut path = "/images/load?quiet=0".to_owned();
         if self.must_name_platform(image).await? {

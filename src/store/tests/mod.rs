@@ -11,7 +11,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::{Store, StoreError, Whereabouts};
-use crate::digest::{Digest, Verified};
+use crate::digest::{Algorithm, Digest, Verified};
 use crate::oci::{Config, Descriptor, Document, Image};
 use crate::pin::Pin;
 use crate::reference::Reference;

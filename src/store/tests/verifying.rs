@@ -72,7 +72,7 @@ fn all_that_is_wrong_is_found() {
     let cut = store.blob_path(&Digest::of(b"cut"));
     fs::remove_file(&cut).unwrap();
     fs::write(&cut, b"cu").unwrap();
-    fs::write(store.blobs().join("note.txt"), b"").unwrap();
+    fs::write(store.blobs(Algorithm::Sha256).join("note.txt"), b"").unwrap();
     symlink("/dev/null", store.blob_path(&Digest::of(b"link"))).unwrap();
     store.ingest(&blob(b"on its way")).unwrap().unwrap().write(b"on its").unwrap();
     let (findings, tally) = looked(&store, ALL);

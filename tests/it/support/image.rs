@@ -12,10 +12,12 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use flate2::GzBuilder;
-use larder::digest::Digest;
+use larder::digest::{Algorithm, Digest};
 use larder::oci::{Descriptor, Platform};
 use serde_json::{Value, json};
 use tar::{EntryType, Header};
+
+use super::registry::Registry;
 
 /// Whose media types a document and its layers bear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,10 @@ pub struct Recipe {
     pub index: bool,
     /// Whether the index also lists an attestation for every manifest, as buildx writes them.
     pub attestations: bool,
+    /// How many more indexes stand around the index, each listing the one in it.
+    pub around: usize,
+    /// The algorithm that documents and layers are named by.
+    pub algorithm: Algorithm,
     /// Changes the last layer of files and the config, as the next release of the same image would.
     pub revision: u32,
 }
@@ -73,6 +79,8 @@ impl Default for Recipe {
             platforms: vec!["linux/amd64", "linux/arm64"],
             index: true,
             attestations: false,
+            around: 0,
+            algorithm: Algorithm::Sha256,
             revision: 1,
         }
     }
@@ -83,6 +91,8 @@ impl Default for Recipe {
 pub struct Made {
     /// The index, or the only manifest.
     pub root: Descriptor,
+    /// The indexes between the root and the manifests.
+    pub via: Vec<Descriptor>,
     /// The images, one for each platform, in the recipe's order.
     pub platforms: Vec<OnePlatform>,
     /// Every blob and document by its digest.
@@ -109,14 +119,21 @@ pub struct OnePlatform {
 impl Recipe {
     /// Makes the image.
     pub fn make(&self) -> Made {
-        let mut blobs = Blobs::default();
+        let mut blobs = Blobs(BTreeMap::new(), self.algorithm);
         let platforms: Vec<_> = self.platforms.iter().map(|p| self.platform(p, &mut blobs)).collect();
         let mut documents: Vec<_> = platforms.iter().map(|p| p.manifest.clone()).collect();
         let root = if self.index { self.index(&platforms, &mut documents, &mut blobs) } else { documents[0].clone() };
         if self.index {
             documents.push(root.clone());
         }
-        Made { root, platforms, blobs: blobs.0, documents }
+        let mut indexes = vec![root];
+        for _ in 0..self.around {
+            let (media_type, inner) = (self.media.index(), &indexes[0]);
+            let outer = blobs.put_json(media_type, &json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": [inner] }));
+            documents.push(outer.clone());
+            indexes.insert(0, outer);
+        }
+        Made { root: indexes.remove(0), via: indexes, platforms, blobs: blobs.0, documents }
     }
 
     fn platform(&self, name: &str, blobs: &mut Blobs) -> OnePlatform {
@@ -210,12 +227,25 @@ impl Made {
         &self.blobs[&of.digest]
     }
 
+    /// Puts all of it into a registry, the root under a tag.
+    pub fn serve(&self, registry: &Registry, repository: &str, tag: &str) {
+        for (digest, bytes) in &self.blobs {
+            registry.put_blob_as(*digest, bytes.clone());
+        }
+        for document in &self.documents {
+            let tag = (document.digest == self.root.digest).then(|| tag.to_owned());
+            for name in tag.into_iter().chain([document.digest.to_string()]) {
+                registry.put_manifest(repository, &name, &document.media_type, self.bytes(document).to_vec());
+            }
+        }
+    }
+
     /// Writes an OCI image layout whose only entry is the root, under a tag.
     pub fn write_layout(&self, dir: &Path, tag: &str) -> io::Result<()> {
-        let blobs = dir.join("blobs/sha256");
-        fs::create_dir_all(&blobs)?;
         for (digest, bytes) in &self.blobs {
-            fs::write(blobs.join(digest.hex()), bytes)?;
+            let path = dir.join(digest.path());
+            fs::create_dir_all(path.parent().expect("it is in a folder"))?;
+            fs::write(path, bytes)?;
         }
         let mut entry = json!(self.root);
         entry["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
@@ -279,12 +309,13 @@ impl Compression {
     }
 }
 
+/// Blobs, and the algorithm that they are named by.
 #[derive(Default)]
-struct Blobs(BTreeMap<Digest, Vec<u8>>);
+struct Blobs(BTreeMap<Digest, Vec<u8>>, Algorithm);
 
 impl Blobs {
     fn put(&mut self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
-        let descriptor = Descriptor { media_type: media_type.to_owned(), digest: Digest::of(&bytes), size: bytes.len() as u64 };
+        let descriptor = Descriptor { media_type: media_type.to_owned(), digest: Digest::by(self.1, &bytes), size: bytes.len() as u64 };
         self.0.insert(descriptor.digest, bytes);
         descriptor
     }
@@ -431,7 +462,7 @@ mod tests {
                 let Document::Index(index) = Document::parse(&verified(&made.root), None).unwrap().0 else { panic!("no index") };
                 assert_eq!(index.manifests.len(), 2, "attestations are no images");
                 for p in &made.platforms {
-                    assert_eq!(index.select(&p.platform).unwrap(), &p.manifest);
+                    assert_eq!(index.select(&p.platform).unwrap().1, p.manifest);
                     let Document::Manifest(manifest) = Document::parse(&verified(&p.manifest), None).unwrap().0 else {
                         panic!("no manifest")
                     };

@@ -252,8 +252,13 @@ impl Registry {
     pub fn put_blob(&self, bytes: impl Into<Bytes>) -> Digest {
         let bytes = bytes.into();
         let digest = Digest::of(&bytes);
-        self.state().blobs.insert(digest, Content::Memory(bytes));
+        self.put_blob_as(digest, bytes);
         digest
+    }
+
+    /// Keeps a blob under a digest by whatever algorithm.
+    pub fn put_blob_as(&self, digest: Digest, bytes: impl Into<Bytes>) {
+        self.state().blobs.insert(digest, Content::Memory(bytes.into()));
     }
 
     /// Keeps a manifest or index under its digest and, if `name` is no digest, under that tag.

@@ -31,13 +31,7 @@ impl Scene {
 
     /// Serves an image; the reference that means it and no other.
     pub fn serve(&self, made: &Made, repository: &str, tag: &str) -> String {
-        for (digest, bytes) in &made.blobs {
-            assert_eq!(self.registry.put_blob(bytes.clone()), *digest);
-        }
-        for document in &made.documents {
-            let name = if document.digest == made.root.digest { tag.to_owned() } else { document.digest.to_string() };
-            self.registry.put_manifest(repository, &name, &document.media_type, made.bytes(document).to_vec());
-        }
+        made.serve(&self.registry, repository, tag);
         format!("{}/{repository}:{tag}@{}", self.registry.host(), made.root.digest)
     }
 
@@ -60,7 +54,7 @@ impl Scene {
 
     /// Where a blob is, once it is there.
     pub fn blob(&self, digest: &Digest) -> PathBuf {
-        self.sandbox.store().join("blobs/sha256").join(digest.hex())
+        self.sandbox.store().join(digest.path())
     }
 
     /// Where a blob is while it is on its way.

@@ -1,6 +1,7 @@
 //! What an engine shows of an image after a load is what was pinned, for every kind of image.
 
 use larder::archive::{Archive, Layers, Parts};
+use larder::digest::Algorithm;
 use serde_json::json;
 
 use super::*;
@@ -14,6 +15,8 @@ pub(super) const CASES: &[Case] = cases![
     a_manifest_of_oci_with_mixed_compression,
     an_image_compressed_with_zstd,
     zstd_under_dockers_media_types_is_proved_or_refused,
+    an_index_in_indexes,
+    an_image_whose_digests_are_sha512,
     an_image_with_a_single_layer,
     an_image_without_layers,
     one_layer_several_times,
@@ -46,6 +49,34 @@ async fn a_manifest_of_oci_with_mixed_compression(ground: &mut Ground) {
 async fn an_image_compressed_with_zstd(ground: &mut Ground) {
     let made = Recipe { seed: "zstd", compression: Compression::Zstd, attestations: true, ..Recipe::default() }.make();
     is_loaded_and_proved(ground, &made, "app:zstd").await;
+}
+
+async fn an_index_in_indexes(ground: &mut Ground) {
+    let made = Recipe { seed: "deep", around: 2, ..Recipe::default() }.make();
+    let stored = ground.stored(&made, "r.example.com/app:deep");
+    loaded_as_told(ground, &stored).await;
+    ground.holds(&stored).await;
+    ground.is_tidy();
+    let shown = ground.engine.inspect(&stored.pin.name).await.unwrap().unwrap();
+    let usable = ground.engine.usable(&stored.pin, &shown);
+    assert_eq!(ground.real.inspect_id(&usable), Some(ground.held(&stored).1), "{usable}");
+}
+
+async fn an_image_whose_digests_are_sha512(ground: &mut Ground) {
+    let made = Recipe { seed: "long", algorithm: Algorithm::Sha512, ..Recipe::default() }.make();
+    let stored = ground.stored(&made, "r.example.com/app:sha512");
+    assert_eq!(stored.pin.root.digest.algorithm(), Algorithm::Sha512);
+    assert_eq!(stored.pin.image_id(), Digest::of(made.bytes(&stored.pin.config)));
+    match ground.load(&stored).await {
+        Ok(_) => ground.holds(&stored).await,
+        Err(EngineError::Algorithm { digest, .. }) => {
+            assert!(ground.has_containerd() || ground.is_containerd(), "{:?} takes such an image", ground.make);
+            assert_eq!(digest, stored.pin.root.digest);
+            assert_eq!(ground.standing(&stored).await, Standing::Absent, "what is refused is not named");
+        }
+        Err(other) => panic!("{other:?}"),
+    }
+    ground.is_tidy();
 }
 
 async fn an_image_with_a_single_layer(ground: &mut Ground) {

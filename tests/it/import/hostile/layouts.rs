@@ -138,7 +138,7 @@ pub(super) fn bad_layouts() -> Vec<Case> {
         ("a wrong size of the config", changed_layout(|layout| layout.manifest["config"]["size"] = json!(7)), "is said to have 7"),
         (
             "another digest algorithm",
-            with_entries(vec![entry(|entry| entry["digest"] = json!(format!("sha512:{}", "0".repeat(128))))]),
+            with_entries(vec![entry(|entry| entry["digest"] = json!(format!("sha384:{}", "0".repeat(96))))]),
             "cannot be read",
         ),
         (

@@ -51,6 +51,6 @@ impl Plain {
         let manifest = json!({ "schemaVersion": 2, "mediaType": Media::Oci.manifest(), "config": config, "layers": layers });
         let manifest = blobs.put_json(Media::Oci.manifest(), &manifest);
         let one = OnePlatform { platform, manifest: manifest.clone(), config, layers, diff_ids };
-        Made { root: manifest.clone(), platforms: vec![one], blobs: blobs.0, documents: vec![manifest] }
+        Made { root: manifest.clone(), via: Vec::new(), platforms: vec![one], blobs: blobs.0, documents: vec![manifest] }
     }
 }
