@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Target;
 use crate::digest::{Digest, Verified};
-use crate::oci::{Config, Descriptor, Document, Layout};
+use crate::oci::{self, Config, Descriptor, Document, Layout};
 
 pub(super) const TARGETS: &[Target] = &[("manifest", document), ("index", document), ("config", config), ("layout", layout)];
 
@@ -19,12 +19,21 @@ fn document(input: &[u8]) {
     let (value, rewritten) = rewritten(input);
     let (meant, _) = Document::parse(&rewritten, None).expect("it says the same in other words");
     assert_eq!(meant, document);
+    for content in oci::inline(&bytes) {
+        let named = Value::from(content.digest().to_string());
+        let listed = ["layers", "manifests"].iter().filter_map(|list| value[list].as_array()).flatten().chain([&value["config"]]);
+        assert!(listed.into_iter().any(|entry| entry["digest"] == named && entry["size"] == content.size()));
+        assert_eq!(oci::inline(&rewritten).iter().filter(|again| **again == content).count().min(1), 1);
+    }
     match document {
         Document::Manifest(manifest) => {
             assert!(says(&value["config"], &manifest.config));
             let layers = value["layers"].as_array().expect("a manifest has layers");
             assert_eq!(layers.len(), manifest.layers.len());
-            assert!(layers.iter().zip(&manifest.layers).all(|(value, layer)| says(value, layer) && layer.compression().is_some()));
+            assert!(layers.iter().zip(&manifest.layers).all(|(value, layer)| says(value, layer)));
+            // An image has layers that can be unpacked; an artifact has whatever it has, and says what it is.
+            assert!(manifest.artifact.is_some() || manifest.layers.iter().all(|layer| layer.compression().is_some()));
+            assert!(manifest.artifact.is_none_or(|kind| value["artifactType"] == *kind || value["config"]["mediaType"] == *kind));
         }
         Document::Index(index) => {
             let entries = value["manifests"].as_array().expect("an index has manifests");
@@ -33,7 +42,8 @@ fn document(input: &[u8]) {
                 assert!(entries.iter().any(|entry| says(entry, descriptor)));
                 // Whoever asks for what is on offer gets it, or an entry before it that is for the same.
                 let Some(platform) = platform else { continue };
-                assert!(index.select(platform).is_ok());
+                let (chosen, _) = index.select(platform).expect("it is on offer");
+                assert!(chosen.as_ref().is_some_and(|chosen| platform.rank(chosen) == Some(0)));
             }
         }
     }
@@ -43,7 +53,8 @@ fn document(input: &[u8]) {
 fn config(input: &[u8]) {
     let Ok(config) = Config::parse(&Verified::hash(input.to_vec())) else { return };
     let (value, rewritten) = rewritten(input);
-    assert_eq!(Config::parse(&rewritten).expect("it says the same in other words"), config);
+    let again = Config::parse(&rewritten).expect("it says the same in other words");
+    assert_eq!((again.platform, &again.diff_ids, config.id), (config.platform, &config.diff_ids, Digest::of(input)));
     let diff_ids: Vec<String> = config.diff_ids.iter().map(Digest::to_string).collect();
     let seen = value["rootfs"]["diff_ids"].as_array().map(|ids| ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect());
     assert_eq!(seen.unwrap_or_else(Vec::new), diff_ids);

@@ -14,7 +14,8 @@ fn digest(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
     let Ok(digest) = text.parse::<Digest>() else { return };
     assert_eq!(digest.to_string(), text);
-    assert_eq!(Digest::from_hex(&digest.hex()).as_ref(), Ok(&digest));
+    assert_eq!(Digest::with_hex(digest.algorithm(), &digest.hex()).as_ref(), Ok(&digest));
+    assert_eq!(digest.path(), format!("blobs/{}/{}", digest.algorithm(), digest.hex()));
 }
 
 /// What is shown means the same again, and a complaint points at what is wrong.
@@ -37,10 +38,15 @@ fn reference(input: &[u8]) {
     }
 }
 
-/// What is shown is the normal form, and every platform suits itself best.
+/// What is shown is the normal form, and every platform suits itself best, and itself alone so well. A second one may stand in a second line.
 fn platform(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
+    let (text, other) = text.split_once('\n').unwrap_or((text, text));
     let Ok(platform) = text.parse::<Platform>() else { return };
     assert_eq!(platform.to_string().parse::<Platform>().as_ref(), Ok(&platform));
     assert_eq!(platform.rank(&platform), Some(0));
+    let Ok(other) = other.parse::<Platform>() else { return };
+    if let Some(rank) = platform.rank(&other) {
+        assert!(platform.os() == other.os() && (rank == 0) == (platform == other), "{platform} {other}");
+    }
 }

@@ -9,6 +9,7 @@ use super::blob::content_range;
 use super::challenge::Challenge;
 use super::token;
 
+/// As `fuzzing` has them, which stands below this room.
 type Target = (&'static str, fn(&[u8]));
 
 pub(crate) const TARGETS: &[Target] = &[("challenge", challenge), ("content_range", range), ("token", reply)];
