@@ -41,7 +41,8 @@ pub(super) fn images(list: &Verified, names: &Names<Digest>, blobs: &Blobs) -> R
 
 /// What the list says; at least one image.
 pub(super) fn entries(list: &[u8]) -> Result<Vec<Entry>, ImportError> {
-    let entries: Vec<Entry> = json::parse(list, &KEYS).map_err(|source| ImportError::List { list: LIST, source })?;
+    let entries: Vec<json::Object<Entry>> = json::parse(list, &KEYS).map_err(|source| ImportError::List { list: LIST, source })?;
+    let entries: Vec<Entry> = entries.into_iter().map(|json::Object(entry)| entry).collect();
     if entries.is_empty() {
         return Err(ImportError::EmptyList { list: LIST });
     }
@@ -96,5 +97,19 @@ pub(super) fn layer_type(compression: Compression) -> &'static str {
         Compression::None => "application/vnd.oci.image.layer.v1.tar",
         Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
         Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_an_object() {
+        assert_eq!(entries(br#"[{"Config":"c"}]"#).unwrap().len(), 1);
+        // By their places, serde would take these for the values of one.
+        for list in [r#"[["c"]]"#, r#"[["c",[],[]]]"#, r#"[["c",["a:1"],["l"]]]"#] {
+            assert!(matches!(entries(list.as_bytes()), Err(ImportError::List { .. })), "{list}");
+        }
     }
 }
