@@ -84,7 +84,7 @@ pub enum DocumentError {
         /// The descriptor's digest.
         digest: Digest,
     },
-    /// A document is longer than [`DOCUMENT_LIMIT`].
+    /// A document is longer than [`DOCUMENT_LIMIT`](super::DOCUMENT_LIMIT).
     #[error("the document {digest} is said to have {size} bytes, more than the {limit} that larder reads")]
     TooLarge {
         /// Which document.

@@ -206,8 +206,10 @@ impl Trace<'_> {
                 ptrace::setregs(pid, registers)
             }
             Meddling::Fail(errno) => {
-                // There is no such call, so nothing is done.
-                registers.orig_rax = u64::MAX;
+                // There is no such call, so nothing is done. A file is closed also where Linux says that closing it failed.
+                if name != "close" {
+                    registers.orig_rax = u64::MAX;
+                }
                 self.threads.insert(pid, -i64::from(errno as i32));
                 ptrace::setregs(pid, registers)
             }
