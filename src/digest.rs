@@ -88,6 +88,11 @@ impl Algorithm {
         }
     }
 
+    /// That of a digest which content is to have; SHA-256 where none is known before.
+    pub(crate) fn of(expected: Option<Digest>) -> Algorithm {
+        expected.map_or(Algorithm::Sha256, |digest| digest.algorithm())
+    }
+
     fn named(name: &str) -> Option<Algorithm> {
         Algorithm::ALL.into_iter().find(|known| known.name() == name)
     }

@@ -110,7 +110,7 @@ impl Intake<'_> {
         if self.bytes_of_texts > self.limits.texts {
             return Err(ImportError::TooMuchText { limit: self.limits.texts });
         }
-        let text = Verified::by(named.map_or(Algorithm::Sha256, |digest| digest.algorithm()), bytes);
+        let text = Verified::by(Algorithm::of(named), bytes);
         let hashed = (text.digest(), text.size());
         self.texts.entry(text.digest()).or_insert(text);
         Ok(hashed)

@@ -12,7 +12,7 @@ use crate::oci::{self, Config, Descriptor, Document, DocumentError, INDEX_LIMIT,
 /// The images of a root, and the documents that were read on the way: they go into the store with the blobs.
 pub(super) struct Described {
     pub(super) images: Vec<Image>,
-    pub(super) documents: BTreeMap<Digest, Verified>,
+    pub(super) documents: Documents,
 }
 
 /// Documents that were read, by their digests.

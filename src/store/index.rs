@@ -8,6 +8,7 @@
 //!
 //! The newest root of a name bears it; an older one bears the name with its digest, so that nothing looks unnamed to others.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::PathBuf;
@@ -78,7 +79,7 @@ impl Store {
 
     /// Writes the index anew from the pins, which are all. The caller has them locked.
     pub(super) fn derive_index(&self, pins: Vec<Pin>) -> Result<()> {
-        self.write_index(&lines_of_all(pins)?)?;
+        self.write_all(pins)?;
         disk::remove(&self.todo())
     }
 
@@ -94,7 +95,7 @@ impl Store {
         };
         match names(&todo).filter(|_| current) {
             Some(names) => self.carry_over(&names)?,
-            None => self.write_index(&lines_of_all(self.pins()?)?)?,
+            None => self.write_all(self.pins()?)?,
         }
         let _nobody_notes = self.lock_pins()?;
         match disk::read(&self.todo(), LIMIT)?.as_deref().and_then(|all| all.strip_prefix(&todo[..])) {
@@ -109,7 +110,7 @@ impl Store {
     fn carry_over(&self, names: &HashSet<Name>) -> Result<()> {
         let old = disk::read(&self.index(), LIMIT)?.and_then(|bytes| String::from_utf8(bytes).ok());
         let Some(lines) = old.as_deref().and_then(|text| text.strip_prefix(HEAD)?.strip_suffix(TAIL)) else {
-            return self.write_index(&lines_of_all(self.pins()?)?);
+            return self.write_all(self.pins()?);
         };
         let own = names.iter().map(|name| lines_of(&self.find(&name.to_reference(), None)?)).collect::<Result<Vec<_>>>()?;
         let names: HashSet<String> = names.iter().map(Name::to_string).collect();
@@ -122,9 +123,12 @@ impl Store {
         Ok(written_in.is_some() && written_in == disk::run_of_the_system())
     }
 
+    fn write_all(&self, pins: Vec<Pin>) -> Result<()> {
+        self.write_index(&lines_of_all(pins)?)
+    }
+
     /// Not brought to the disk: after a power cut it is not believed, and the next run derives it anew.
-    fn write_index<L: AsRef<str>>(&self, lines: &[L]) -> Result<()> {
-        let lines: Vec<&str> = lines.iter().map(AsRef::as_ref).collect();
+    fn write_index<L: Borrow<str>>(&self, lines: &[L]) -> Result<()> {
         let text = [HEAD, &lines.join(",\n"), TAIL].concat();
         disk::replace_derived(&self.scratch(), &self.index(), text.as_bytes())?;
         match disk::run_of_the_system() {

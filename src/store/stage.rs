@@ -68,7 +68,7 @@ impl Store {
             Some((expected, (stored, found))) if found == size => Coming::There { expected, stored, buffer: Vec::new() },
             _ => Coming::Fresh(Fresh::new(self, size)?),
         };
-        let algorithm = named.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+        let algorithm = Algorithm::of(named);
         Ok(Stage { store: self.clone(), hasher: Hasher::by(algorithm), size, place })
     }
 }
