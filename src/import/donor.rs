@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::tar::{Kind, Tar, TarError};
-use super::wrap::{self, STEP};
+use super::wrap;
 use crate::digest::{Algorithm, Digest};
 use crate::oci::Descriptor;
 use crate::store::{Store, StoreError};
@@ -86,15 +86,7 @@ fn bring(
 ) -> Result<Option<Descriptor>, DonorError> {
     let Some(mut ingest) = store.ingest(blob)? else { return Ok(Some(blob.clone())) };
     ingest.restart()?;
-    let mut step = vec![0; STEP];
-    loop {
-        match from.read(&mut step) {
-            Ok(0) => break,
-            Ok(n) => ingest.write(&step[..n])?,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(failed(e)),
-        }
-    }
+    wrap::in_steps(from, failed, |step| Ok(ingest.write(step)?))?;
     match ingest.commit() {
         Ok(()) => Ok(Some(blob.clone())),
         Err(StoreError::Mismatch { .. }) => Ok(None),

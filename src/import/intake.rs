@@ -16,7 +16,7 @@ use super::blobs::{Blob, Blobs, Limits, Place, TEXTS};
 use super::error::ImportError;
 use super::tar::of_content;
 use super::unpack::Unpacking;
-use super::wrap::{self, Form, STEP};
+use super::wrap::{self, Form};
 use crate::digest::{Algorithm, Digest, Verified};
 use crate::oci::DOCUMENT_LIMIT;
 use crate::store::{Shared, Stage, Store, StoreError};
@@ -116,17 +116,9 @@ impl Intake<'_> {
         Ok(hashed)
     }
 
-    fn blob(&mut self, named: Option<Digest>, size: u64, form: Form, mut content: impl Read) -> Result<(Digest, u64)> {
+    fn blob(&mut self, named: Option<Digest>, size: u64, form: Form, content: impl Read) -> Result<(Digest, u64)> {
         let mut stage = self.store.stage(named, size, self.counted_on)?;
-        let mut step = vec![0; STEP];
-        loop {
-            match content.read(&mut step) {
-                Ok(0) => break,
-                Ok(n) => stage.write(&step[..n])?,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(reading(e)),
-            }
-        }
+        wrap::in_steps(content, reading, |step| Ok(stage.write(step)?))?;
         let (digest, size) = stage.hashed();
         if named.is_none_or(|named| named == digest) && self.handed_over.insert(digest) {
             // Whoever unpacks is there for as long as something may come.

@@ -126,3 +126,20 @@ impl<R: Read> Read for Xz<R> {
         }
     }
 }
+
+/// Reads to the end, and lets `take` have it step by step.
+pub(super) fn in_steps<E>(
+    mut from: impl Read,
+    failed: impl FnOnce(io::Error) -> E,
+    mut take: impl FnMut(&[u8]) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let mut step = vec![0; STEP];
+    loop {
+        match from.read(&mut step) {
+            Ok(0) => return Ok(()),
+            Ok(n) => take(&step[..n])?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+}
