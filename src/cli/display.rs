@@ -246,11 +246,12 @@ pub(crate) fn merged(mut object: Value, more: Value) -> Value {
 pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
+    let spaces = " ".repeat(widths.into_iter().max().unwrap_or(0) + 2);
     let mut text = String::new();
     for row in rows {
         for (cell, width) in row.iter().zip(widths) {
             text.push_str(cell);
-            text.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
+            text.push_str(&spaces[..width - cell.chars().count() + 2]);
         }
         text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');

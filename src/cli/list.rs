@@ -24,21 +24,20 @@ pub(crate) fn list(session: &Session<'_>, args: &args::List) -> Result<Exit, Fai
     let wanted = |pin: &Pin| args.filter.as_ref().is_none_or(|text| pin.name.to_string().contains(text.as_str()));
     let mut rows = vec![["NAME", "PLATFORM", "SIZE", "SHARED", "PINNED", "USED", "DIGEST"].map(str::to_owned)];
     for ((pin, used), size) in pins.iter().zip(&sizes).filter(|((pin, _), _)| wanted(pin)) {
-        let json = json!({ "own_bytes": size.own, "shared_bytes": size.shared, "last_used": used, "status": "present" });
-        let row = [
+        if !session.screen.table() {
+            let json = json!({ "own_bytes": size.own, "shared_bytes": size.shared, "last_used": used, "status": "present" });
+            session.screen.result(display::merged(display::pin_json(pin), json), "", &pin.pinned().to_string());
+            continue;
+        }
+        rows.push([
             pin.name.to_string(),
-            pin.artifact.as_ref().map_or(pin.platform.to_string(), |_| "artifact".to_owned()),
+            pin.artifact.as_ref().map_or_else(|| pin.platform.to_string(), |_| "artifact".to_owned()),
             display::size(size.own.saturating_add(size.shared)),
             display::size(size.shared),
             day(pin.pinned_at),
             used.map(day).unwrap_or_default(),
             if pin.unproved { display::UNPROVED.to_owned() } else { pin.root.digest.to_string() },
-        ];
-        if session.screen.table() {
-            rows.push(row);
-        } else {
-            session.screen.result(display::merged(display::pin_json(pin), json), "", &pin.pinned().to_string());
-        }
+        ]);
     }
     if rows.len() > 1 {
         session.screen.line(display::table(&rows).trim_end());

@@ -201,7 +201,10 @@ impl Store {
         if found != check {
             return Err(StoreError::PinDamaged { path: path.to_owned(), expected: check, found });
         }
-        let pin: Pin = serde_json::from_slice(pin).map_err(unreadable)?;
+        let mut pin: Pin = serde_json::from_slice(pin).map_err(unreadable)?;
+        // There may be many pins, and lists grow by more than they need.
+        pin.layers.shrink_to_fit();
+        pin.diff_ids.shrink_to_fit();
         if self.pin_path(&pin) != path {
             return Err(StoreError::PinMisplaced { path: path.to_owned(), name: pin.name });
         }
