@@ -20,7 +20,7 @@ const STATES: usize = 60;
 
 /// How many pull at once, and how often they begin anew: a lock that is not taken is missed now and then only.
 const PULLERS: usize = 20;
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 80;
 
 /// What came of an experiment: how often it was done, and how often something was wrong.
 struct Came {
