@@ -1,86 +1,27 @@
-//! Files as the store needs them: written whole or not at all, on the disk before they have a name, locked by the kernel.
+//! Files as the store needs them: written whole or not at all, on the disk before they have a name.
 //!
-//! Owns every rename, sync and lock. Always true: what is named by [`replace`] was synced before, [`replace_derived`] is for what nobody believes; no link is followed
+//! Owns every rename and sync. Always true: what is named by [`replace`] was synced before, [`replace_derived`] is for what nobody believes; no link is followed
 //! in the last part of a path, and nothing but a plain file is opened. What the files mean is for the others.
 //!
 //! After a crash there may be a file `ingest/*.tmp` that nobody has locked; `prune` removes it.
 
-use std::cell::Cell;
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use rustix::fs::{Advice, OFlags, StatVfs, StatVfsMountFlags};
 
 use super::error::{Result, StoreError, reading, writing};
 
-/// How long to sleep at least and at most between two tries to get a lock: a waiter takes over soon after a holder died.
-const PAUSE: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
-
-/// One part in so many of the time that was waited is slept before the next try: who waits for long costs little, and no wait is much longer
-/// than it need be.
-const SHARE: u32 = 16;
-
 /// After how many bytes the kernel is told to start writing, so that the sync at the end is short.
 pub(super) const FLUSH_EVERY: u64 = 8 << 20;
 
 /// How many bytes of two files are compared at once.
 const COMPARED: usize = 128 << 10;
-
-/// How a lock is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hold {
-    /// Beside others.
-    Shared,
-    /// Alone.
-    Alone,
-}
-
-/// Who is told that a lock is waited for: its file, and the process that holds it.
-pub(super) type Waiting = Arc<dyn Fn(&Path, Option<u32>) + Send + Sync>;
-
-/// After how long it is told that a lock is waited for.
-const NOTICEABLE: Duration = Duration::from_secs(1);
-
-/// Until when a lock is waited for, and who is told meanwhile.
-#[derive(Clone)]
-pub(super) struct Patience {
-    since: Instant,
-    limit: Duration,
-    waiting: Option<Waiting>,
-    told: Rc<Cell<bool>>,
-}
-
-impl Patience {
-    pub(super) fn starting_now(limit: Duration, waiting: Option<Waiting>) -> Patience {
-        Patience { since: Instant::now(), limit, waiting, told: Rc::default() }
-    }
-
-    /// The same, but over after so much from now at the latest.
-    pub(super) fn at_most(&self, more: Duration) -> Patience {
-        Patience { limit: self.limit.min(self.since.elapsed() + more), ..self.clone() }
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.since.elapsed() >= self.limit
-    }
-
-    /// Tells, once, when it has taken so long that people begin to wonder.
-    fn tell(&self, path: &Path, file: &File) {
-        if let Some(waiting) = &self.waiting
-            && self.since.elapsed() >= NOTICEABLE
-            && !self.told.replace(true)
-        {
-            waiting(path, holder(file));
-        }
-    }
-}
 
 /// Opens a plain file for reading and tells its size; `None` if nothing is there.
 pub(super) fn open(path: &Path) -> Result<Option<(File, u64)>> {
@@ -270,67 +211,6 @@ pub(super) fn remove(path: &Path) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.map_err(writing("removing", path)),
     }
-}
-
-/// Waits for a lock on an open file. It ends with the file, also when the process dies.
-pub(super) fn lock(file: &File, path: &Path, hold: Hold, patience: &Patience) -> Result<()> {
-    loop {
-        let tried = match hold {
-            Hold::Shared => file.try_lock_shared(),
-            Hold::Alone => file.try_lock(),
-        };
-        match tried {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::Error(e)) => return Err(reading("locking", path)(e)),
-            Err(TryLockError::WouldBlock) => {}
-        }
-        let waited = patience.since.elapsed();
-        if waited >= patience.limit {
-            return Err(StoreError::Locked { path: path.to_owned(), waited, holder: holder(file) });
-        }
-        patience.tell(path, file);
-        let pause = (waited / SHARE).clamp(PAUSE[0], PAUSE[1]);
-        std::thread::sleep(pause.min(patience.limit - waited));
-    }
-}
-
-/// Opens a file that is there only to be locked, and waits for the lock.
-pub(super) fn lock_path(path: &Path, hold: Hold, patience: &Patience) -> Result<File> {
-    loop {
-        let file = open_or_make(path)?;
-        lock(&file, path, hold, patience)?;
-        if is_at(&file, path)? {
-            return Ok(file);
-        }
-    }
-}
-
-/// Whether the open file is still the one that has this name.
-pub(super) fn is_at(file: &File, path: &Path) -> Result<bool> {
-    let ours = file.metadata().map_err(reading("looking at", path))?;
-    match fs::symlink_metadata(path) {
-        Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(reading("looking at", path)(e)),
-    }
-}
-
-/// Whether no other process or thread has the file locked.
-pub(super) fn is_free(file: &File) -> bool {
-    file.try_lock().is_ok()
-}
-
-/// The process that has locked this file, as Linux lists it.
-fn holder(file: &File) -> Option<u32> {
-    let file = file.metadata().ok()?;
-    let at = format!("{:02x}:{:02x}:{}", rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()), file.ino());
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let mut held = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // 1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF; those that wait have `->` before the kind.
-    held.find_map(|words| match words[..] {
-        [_, "FLOCK", _, _, pid, place, ..] if place == at => pid.parse().ok(),
-        _ => None,
-    })
 }
 
 /// Tells the kernel to start writing these bytes out, and goes on.

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::disk::Hold;
 use super::error::{Result, writing};
+use super::lock::{self, Hold};
 use super::{Store, disk};
 use crate::oci::Descriptor;
 use crate::pin::Pin;
@@ -51,7 +51,7 @@ impl Store {
 
     /// Brings the index up to the changes that were noted, unless another did so meanwhile.
     pub(super) fn catch_up(&self) -> Result<()> {
-        let _one_at_a_time = disk::lock_path(&self.index_lock(), Hold::Alone, &self.patience())?;
+        let _one_at_a_time = lock::lock_path(&self.index_lock(), Hold::Alone, &self.patience())?;
         self.do_what_is_to_do()
     }
 
@@ -60,7 +60,7 @@ impl Store {
         let mend = || {
             if !self.index_is_current()? || disk::size(&self.todo())?.is_some() {
                 // Whoever has it is at it.
-                let _one_at_a_time = disk::lock_path(&self.index_lock(), Hold::Alone, &self.patience().at_most(Duration::ZERO))?;
+                let _one_at_a_time = lock::lock_path(&self.index_lock(), Hold::Alone, &self.patience().at_most(Duration::ZERO))?;
                 self.do_what_is_to_do()?;
             }
             Ok::<(), super::StoreError>(())
@@ -70,7 +70,7 @@ impl Store {
 
     /// Locks the pins for a change of any of them, after which the index is derived anew: by whoever is next to look at it, if not by the caller.
     pub(super) fn lock_all_pins(&self) -> Result<[File; 2]> {
-        let index = disk::lock_path(&self.index_lock(), Hold::Alone, &self.patience())?;
+        let index = lock::lock_path(&self.index_lock(), Hold::Alone, &self.patience())?;
         let pins = self.lock_pins()?;
         // Nothing is allocated for this, so that it works on a disk that is full.
         disk::remove(&self.current())?;

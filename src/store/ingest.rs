@@ -10,8 +10,9 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::disk::{self, Hold};
+use super::disk;
 use super::error::{Result, StoreError, Whereabouts, reading, writing};
+use super::lock::{self, Hold};
 use super::{Store, hash};
 use crate::digest::{Digest, Hasher, Mismatch, Verified};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor};
@@ -82,8 +83,8 @@ impl Store {
         let (part, blob, patience) = (self.part(digest), self.blob_path(digest), self.patience());
         while disk::size(&blob)? != Some(size) {
             let file = disk::open_or_make(&part)?;
-            disk::lock(&file, &part, Hold::Alone, &patience)?;
-            if disk::is_at(&file, &part)? {
+            lock::lock(&file, &part, Hold::Alone, &patience)?;
+            if lock::is_at(&file, &part)? {
                 return Ok(Some((part, file)));
             }
         }
@@ -93,7 +94,7 @@ impl Store {
     /// Locks the part of this blob, made if there is none.
     fn lock_part(&self, digest: &Digest) -> Result<(PathBuf, File)> {
         let part = self.part(digest);
-        let file = disk::lock_path(&part, Hold::Alone, &self.patience())?;
+        let file = lock::lock_path(&part, Hold::Alone, &self.patience())?;
         Ok((part, file))
     }
 
@@ -305,7 +306,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         // Where nothing was brought, nothing is left. As long as it is there it is ours, since we have it locked.
-        if self.file.metadata().is_ok_and(|m| m.len() == 0) && disk::is_at(&self.file, &self.part).unwrap_or(false) {
+        if self.file.metadata().is_ok_and(|m| m.len() == 0) && lock::is_at(&self.file, &self.part).unwrap_or(false) {
             let _ = fs::remove_file(&self.part);
         }
     }

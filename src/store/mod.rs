@@ -25,6 +25,7 @@ mod disk;
 mod error;
 mod index;
 mod ingest;
+mod lock;
 mod open;
 mod pins;
 #[cfg(feature = "sabotage")]
@@ -43,10 +44,10 @@ use std::time::{Duration, SystemTime};
 use crate::digest::{Algorithm, Digest, Hasher, Mismatch, Verified, VerifyReader};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor};
 
-use disk::{Hold, Patience};
 use error::Result;
 pub use error::{StoreError, Whereabouts};
 pub use ingest::{Claim, Ingest};
+use lock::{Hold, Patience};
 pub use stage::{Stage, Staged};
 pub use sweep::{Freed, Pruned, Pruning, Sizes};
 pub use verify::{Checkup, Finding, Tally, Watch};
@@ -70,7 +71,7 @@ impl fmt::Debug for Store {
 struct Place {
     root: PathBuf,
     lock_timeout: Duration,
-    waiting: Option<disk::Waiting>,
+    waiting: Option<lock::Waiting>,
 }
 
 /// After how long what was written has reached the disk, whether or not anybody asked for it; systems write within half a minute.
@@ -213,8 +214,8 @@ impl Store {
         let (lock, turn) = (self.root().join("lock"), self.root().join("lock.turn"));
         let patience = self.patience();
         loop {
-            let nobody_begins = disk::lock_path(&turn, Hold::Alone, &patience)?;
-            match disk::lock_path(&lock, Hold::Alone, &patience.at_most(TURN)) {
+            let nobody_begins = lock::lock_path(&turn, Hold::Alone, &patience)?;
+            match lock::lock_path(&lock, Hold::Alone, &patience.at_most(TURN)) {
                 Err(StoreError::Locked { .. }) if !patience.is_over() => {}
                 taken => return taken.map(|lock| Exclusive { _lock: lock }),
             }
@@ -227,12 +228,12 @@ impl Store {
     /// store has no such file, nobody removes.
     fn lock_for_reading(&self, name: &str) -> Result<Option<File>> {
         let (path, patience) = (self.root().join(name), self.patience());
-        match disk::lock_path(&path, Hold::Shared, &patience) {
+        match lock::lock_path(&path, Hold::Shared, &patience) {
             Err(StoreError::ReadOnly { .. }) => {}
             taken => return taken.map(Some),
         }
         let Some((file, _)) = disk::open(&path)? else { return Ok(None) };
-        disk::lock(&file, &path, Hold::Shared, &patience)?;
+        lock::lock(&file, &path, Hold::Shared, &patience)?;
         Ok(Some(file))
     }
 

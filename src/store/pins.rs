@@ -18,8 +18,9 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use serde::de;
 
 use super::Store;
-use super::disk::{self, Hold};
+use super::disk;
 use super::error::{Result, StoreError, reading};
+use super::lock::{self, Hold};
 use crate::digest::{Algorithm, Digest};
 use crate::oci::Platform;
 use crate::pin::Pin;
@@ -150,7 +151,7 @@ impl Store {
 
     pub(super) fn lock_pins(&self) -> Result<fs::File> {
         sabotaged!(NoPinLock => disk::open_or_make(&self.root().join("pins.lock")));
-        disk::lock_path(&self.root().join("pins.lock"), Hold::Alone, &self.patience())
+        lock::lock_path(&self.root().join("pins.lock"), Hold::Alone, &self.patience())
     }
 
     pub(super) fn pin_path(&self, pin: &Pin) -> PathBuf {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::error::{Result, StoreError, reading};
-use super::{Exclusive, Store, disk};
+use super::{Exclusive, Store, disk, lock};
 use crate::digest::Digest;
 use crate::oci::{self, Descriptor};
 use crate::pin::Pin;
@@ -142,7 +142,7 @@ impl Store {
         let mut files = Vec::new();
         for path in list(&self.scratch())? {
             if let Ok(Some((file, size))) = disk::open(&path)
-                && disk::is_free(&file)
+                && lock::is_free(&file)
             {
                 files.push((path, size));
             }

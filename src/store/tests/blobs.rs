@@ -2,7 +2,9 @@ use std::io::Read;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::super::disk;
 use super::super::error::writing;
+use super::super::lock::{self, Hold, Patience};
 use super::*;
 use crate::digest::mismatch_in;
 
@@ -218,6 +220,24 @@ fn waiting_ends() {
     let Err(StoreError::Locked { path, holder, .. }) = hurried.ingest(&layer) else { panic!("not locked") };
     assert_eq!(path, part(&store, &layer));
     assert!(holder.is_none_or(|pid| pid == std::process::id()));
+}
+
+#[test]
+fn who_waited_in_vain_does_not_get_the_lock_later() {
+    let (folder, _store) = store();
+    let path = folder.path().join("a lock");
+    let patience = |limit| Patience::starting_now(limit, None);
+    let held = lock::lock_path(&path, Hold::Alone, &patience(Duration::ZERO)).unwrap();
+    let late = disk::open_or_make(&path).unwrap();
+    // Longer than what is waited for by trying again and again.
+    let in_vain = lock::lock(&late, &path, Hold::Alone, &patience(Duration::from_millis(1_010)));
+    assert!(matches!(in_vain, Err(StoreError::Locked { .. })));
+    drop(held);
+    // Its file is still open; the thread that waited gets the lock and gives it back.
+    let next = lock::lock_path(&path, Hold::Alone, &patience(Duration::from_secs(60))).unwrap();
+    assert!(!lock::is_free(&late));
+    drop(next);
+    assert!(lock::is_free(&late));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
 
-use super::super::disk::{self, Hold};
+use super::super::lock::{self, Hold};
 use super::*;
 use crate::oci::Platform;
 
@@ -175,7 +175,7 @@ fn whoever_has_the_index_writes_it_for_all_who_wait() {
     let (_folder, store) = store();
     let same = image(&store, "amd64", &[b"a"]);
     let [path, todo] = ["index.json", "index.todo"].map(|name| store.root().join(name));
-    let held = disk::lock_path(&store.root().join("index.lock"), Hold::Alone, &store.patience()).unwrap();
+    let held = lock::lock_path(&store.root().join("index.lock"), Hold::Alone, &store.patience()).unwrap();
     let written = || fs::metadata(&path).unwrap().ino();
     let first = std::thread::scope(|scope| {
         for n in 0..10 {
