@@ -110,3 +110,11 @@ fn skopeo_umoci_and_podman_read_a_store_that_changes() {
 fn newer_skopeo_and_podman_read_a_store_that_changes() {
     others_read_the_store_by_name(Make::PodmanOf("trixie"));
 }
+
+/// Where somebody prepared the engines of Debian's unstable release.
+#[test]
+fn skopeo_and_podman_of_an_unstable_release_read_a_store_that_changes() {
+    if Make::PodmanOf("sid").is_there() {
+        others_read_the_store_by_name(Make::PodmanOf("sid"));
+    }
+}
