@@ -16,6 +16,7 @@ mod processes;
 mod sabotage;
 mod scale;
 mod scene;
+mod storm;
 mod table;
 mod tracer;
 mod trial;
@@ -58,6 +59,8 @@ enum Experiment {
     Sabotage,
     /// Let many processes pull one image, and pull, load, remove and prune at once
     Processes,
+    /// Kill some of eight processes at random, and take files away from under a run
+    Storm,
     /// Damage a thousand blobs at random, again and again
     Flips,
     /// Ask of a store of 10,000 images what is asked of one of ten
@@ -67,12 +70,13 @@ enum Experiment {
 }
 
 /// All of them, in the order of the document.
-const ALL: [Experiment; 8] = [
+const ALL: [Experiment; 9] = [
     Experiment::Kill,
     Experiment::Power,
     Experiment::Inject,
     Experiment::Sabotage,
     Experiment::Processes,
+    Experiment::Storm,
     Experiment::Flips,
     Experiment::Scale,
     Experiment::Memory,
@@ -90,6 +94,7 @@ impl Experiment {
             Experiment::Inject => inject::run(arguments),
             Experiment::Sabotage => sabotage::run(arguments),
             Experiment::Processes => processes::run(bounded),
+            Experiment::Storm => storm::run(arguments),
             Experiment::Flips => flips::run(bounded),
             Experiment::Scale => scale::run(),
             Experiment::Memory => memory::run(bounded),

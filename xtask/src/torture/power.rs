@@ -17,7 +17,7 @@ use self::log::{Kept, Log};
 use self::workload::Said;
 use super::apart::{self, Memory};
 use super::judge::Seen;
-use super::scene::Scene;
+use super::scene::{Scene, next};
 use super::table::Outcome;
 use crate::run::{self, Message, Result};
 
@@ -113,12 +113,12 @@ impl Work {
         let moments = workload::moments(&self.said);
         let mut random = SEED;
         for n in 0..states {
-            let anywhere = 1 + usize::try_from(log::next(&mut random))? % requests;
+            let anywhere = 1 + usize::try_from(next(&mut random))? % requests;
             let (after, kept) = match n % 4 {
                 // At once when something was said, and nothing is kept that need not be.
                 0 => (moments[n / 4 % moments.len()], Kept::Flushed),
                 1 => (anywhere, Kept::All),
-                _ => (anywhere, Kept::Some(log::next(&mut random))),
+                _ => (anywhere, Kept::Some(next(&mut random))),
             };
             self.log.cut(&self.base, &state, after, kept)?;
             let wrong = look(self.system, scene, &state, workload::at(&self.said, after), &self.folder)?;

@@ -93,3 +93,11 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result {
     }
     if from.exists() { run::run(Command::new("cp").arg("-a").arg(from).arg(to)) } else { Ok(()) }
 }
+
+/// The next of a row of numbers that is the same on every machine (xorshift).
+pub(super) fn next(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
+use super::super::scene::next;
 use crate::run::{self, Message, Result};
 
 /// The unit of the log, as the recorder is told.
@@ -117,14 +118,6 @@ fn number(text: &[u8], at: usize) -> Result<usize> {
     let bytes = text.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
     let bytes = bytes.ok_or_else(|| Message("the log of writes ends too early".into()))?;
     Ok(usize::try_from(u64::from_le_bytes(bytes))?)
-}
-
-/// The next of a row of numbers that is the same on every machine (xorshift).
-pub(super) fn next(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
 }
 
 #[cfg(test)]
