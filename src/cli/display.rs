@@ -247,7 +247,7 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let spaces = " ".repeat(widths.into_iter().max().unwrap_or(0) + 2);
-    let mut text = String::new();
+    let mut text = String::with_capacity(rows.len() * widths.into_iter().map(|width| width + 2).sum::<usize>());
     for row in rows {
         for (cell, width) in row.iter().zip(widths) {
             text.push_str(cell);

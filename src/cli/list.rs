@@ -22,7 +22,8 @@ pub(crate) fn list(session: &Session<'_>, args: &args::List) -> Result<Exit, Fai
     // What is shared is shared with all, also with those that are not shown.
     let sizes = store.sizes(pins.iter().map(|(pin, _)| &**pin));
     let wanted = |pin: &Pin| args.filter.as_ref().is_none_or(|text| pin.name.to_string().contains(text.as_str()));
-    let mut rows = vec![["NAME", "PLATFORM", "SIZE", "SHARED", "PINNED", "USED", "DIGEST"].map(str::to_owned)];
+    let mut rows = Vec::with_capacity(pins.len() + 1);
+    rows.push(["NAME", "PLATFORM", "SIZE", "SHARED", "PINNED", "USED", "DIGEST"].map(str::to_owned));
     for ((pin, used), size) in pins.iter().zip(&sizes).filter(|((pin, _), _)| wanted(pin)) {
         if !session.screen.table() {
             let json = json!({ "own_bytes": size.own, "shared_bytes": size.shared, "last_used": used, "status": "present" });

@@ -40,8 +40,8 @@ pub(super) struct Kept {
     pub(super) path: PathBuf,
     /// When it was pinned or used last, where the system tells.
     pub(super) used: Option<Timestamp>,
-    /// The pin, or why it cannot be read. In a box, since there may be many to sort and a pin is large.
-    pub(super) pin: Result<Box<Pin>>,
+    /// The pin, or why it cannot be read. In boxes, since there may be many to sort and both are large.
+    pub(super) pin: std::result::Result<Box<Pin>, Box<StoreError>>,
 }
 
 impl Store {
@@ -78,7 +78,7 @@ impl Store {
 
     /// All pins, newest first, and when each was pinned or used last, where the system tells. One that cannot be read is an error.
     pub fn dated_pins(&self) -> Result<Vec<(Box<Pin>, Option<Timestamp>)>> {
-        let mut pins = self.each_pin()?.into_iter().map(|kept| Ok((kept.pin?, kept.used))).collect::<Result<Vec<_>>>()?;
+        let mut pins = self.each_pin()?.into_iter().map(|kept| Ok((kept.pin.map_err(|e| *e)?, kept.used))).collect::<Result<Vec<_>>>()?;
         pins.sort_by(|(a, _), (b, _)| newer(a, b));
         Ok(pins)
     }
@@ -97,8 +97,7 @@ impl Store {
                 }
             }
         }
-        let read = across_threads(&paths, |path| self.read_dated(path));
-        Ok(paths.into_iter().zip(read).filter_map(|(path, read)| read.map(|(used, pin)| Kept { path, used, pin })).collect())
+        Ok(across_threads(&paths, |path| self.read_dated(path)).into_iter().flatten().collect())
     }
 
     /// The pins that answer to this reference, newest first.
@@ -184,12 +183,13 @@ impl Store {
     }
 
     /// Reads a pin and when it was used; `None` if it was removed meanwhile.
-    fn read_dated(&self, path: &Path) -> Option<(Option<Timestamp>, Result<Box<Pin>>)> {
-        match disk::read_dated(path, LIMIT) {
-            Ok(None) => None,
-            Ok(Some((bytes, used))) => Some((used, self.parse_pin(path, &bytes).map(Box::new))),
-            Err(error) => Some((None, Err(error))),
-        }
+    fn read_dated(&self, path: &Path) -> Option<Kept> {
+        let (used, pin) = match disk::read_dated(path, LIMIT) {
+            Ok(None) => return None,
+            Ok(Some((bytes, used))) => (used, self.parse_pin(path, &bytes)),
+            Err(error) => (None, Err(error)),
+        };
+        Some(Kept { path: path.to_owned(), used, pin: pin.map(Box::new).map_err(Box::new) })
     }
 
     fn parse_pin(&self, path: &Path, bytes: &[u8]) -> Result<Pin> {

@@ -230,7 +230,7 @@ fn too_many(pins: &[Pin], keep: u64) -> usize {
         }
         going += 1;
         for blob in pin.blobs() {
-            let left = users.entry(blob.digest).or_default();
+            let left = users.entry(&blob.digest).or_default();
             *left = left.saturating_sub(1);
             if *left == 0 {
                 bytes = bytes.saturating_sub(sizes[&blob.digest]);
@@ -241,10 +241,10 @@ fn too_many(pins: &[Pin], keep: u64) -> usize {
 }
 
 /// How many pins have each of these blobs, each pin naming it once.
-fn users<'a>(blobs: impl Iterator<Item = &'a Descriptor>) -> HashMap<Digest, usize> {
+fn users<'a>(blobs: impl Iterator<Item = &'a Descriptor>) -> HashMap<&'a Digest, usize> {
     let mut users = HashMap::new();
     for blob in blobs {
-        *users.entry(blob.digest).or_default() += 1;
+        *users.entry(&blob.digest).or_default() += 1;
     }
     users
 }

@@ -164,7 +164,7 @@ impl Store {
                 Ok(pin) => pins.push(*pin),
                 Err(error) => {
                     all = false;
-                    watch.found(Finding::BadPin { path, error });
+                    watch.found(Finding::BadPin { path, error: *error });
                 }
             }
         }
