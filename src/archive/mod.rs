@@ -151,6 +151,19 @@ impl Archive {
         self.members.iter().flat_map(of_member).chain([plain(write::END.len() as u64)])
     }
 
+    /// Its blobs as they are in the store, and where each of them begins, in order.
+    pub fn blobs(&self) -> impl Iterator<Item = (u64, &Descriptor)> {
+        let mut ends = 0;
+        self.members.iter().filter_map(move |member| {
+            let begins = ends + write::head_size(&member.path);
+            ends = begins + member.size + write::filling(member.size);
+            match &member.content {
+                Content::Blob(blob) => Some((begins, blob)),
+                Content::Text(_) | Content::Unpacked(..) => None,
+            }
+        })
+    }
+
     /// Its files with their paths, in order. Layers that would go out unpacked are none of them.
     pub fn parts(&self) -> impl Iterator<Item = (&str, Part<'_>)> {
         self.members.iter().filter_map(|member| match &member.content {
@@ -162,7 +175,7 @@ impl Archive {
 }
 
 /// Fails unless all of the images' blobs are there.
-pub(crate) fn complete(store: &Store, images: &[Image], name: &Name) -> Result<(), ArchiveError> {
+fn complete(store: &Store, images: &[Image], name: &Name) -> Result<(), ArchiveError> {
     let layers: HashSet<Digest> = images.iter().flat_map(|image| &image.layers).map(|layer| layer.digest).collect();
     let mut seen = HashSet::new();
     let blobs = images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest));

@@ -1,9 +1,10 @@
 //! One reading of the store for all engines that are sent an image at the same time.
 //!
 //! Owns the seam between the blocking reader and the uploads: a thread reads, hashes and writes the archives into bounded channels, and
-//! each channel is the body of one request. Always true: few chunks are in flight, however large the image; what is damaged ends the
-//! streams that need it, before their announced length and with its error; nobody waits for long for a slow one: an engine that takes nothing
-//! while others would is given a reading of its own from where it stands, and one that comes late begins its own.
+//! each channel is the body of one request, or is cut into the blobs that containerd takes. Always true: few chunks are in flight, however
+//! large the image; what is damaged ends the streams that need it, before their announced length and with its error; nobody waits for long
+//! for a slow one: an engine that takes nothing while others would is given a reading of its own from where it stands, and one that comes
+//! late begins its own.
 
 use std::io::{self, Write};
 use std::pin::pin;

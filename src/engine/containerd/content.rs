@@ -1,34 +1,28 @@
 //! Blobs on their way into containerd's content store.
 //!
-//! Owns the seam between the two stores: a blocking thread reads and hashes a blob, a bounded channel carries it into the stream of one
-//! write. Always true: what containerd has is not sent, what an earlier run began is continued, and a blob that turns out damaged
-//! ends its write without a commit, so that it is never named.
+//! Owns the writes: what a reading of the store gives of a blob goes into the stream of one of them. Always true: what containerd has is not
+//! sent, what an earlier run began is continued, and a blob that turns out damaged ends its write without a commit, so that it is never
+//! named.
 
-use std::io::{self, Read};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tonic::Code;
 
 use super::api::{
     AbortIngest, Action, AddToLease, Content, FieldMask, GetContent, Ingest, Labels, ListIngests, Resource, UpdateContent, WriteContent,
 };
+use super::blobs::Blobs;
 use super::channel::{Answers, Channel, unless};
 use super::{labels, look};
-use crate::archive::{self, ArchiveError};
 use crate::engine::EngineError;
-use crate::engine::send::blocking;
 use crate::event::{Event, Tell};
 use crate::oci::Descriptor;
-use crate::store::Store;
 
-/// How many bytes are handed over at once; containerd takes messages up to 16 MiB.
-const CHUNK: usize = 256 << 10;
-/// How many chunks wait for containerd at most.
-const IN_FLIGHT: usize = 4;
+/// How many pieces of a blob wait for containerd at most, besides those that the reading holds.
+const IN_FLIGHT: usize = 1;
 /// How long until another process's write is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How often a write of another process may be found where it was, until it is taken to stand still.
@@ -36,12 +30,13 @@ const LOOKS: u32 = 20;
 
 /// Brings blobs from a store into containerd.
 pub(super) struct Carrier<'a> {
-    pub(super) store: &'a Store,
+    pub(super) blobs: Blobs,
     /// Keeps what it brings.
     pub(super) channel: Channel,
     pub(super) lease: &'a str,
     pub(super) tell: &'a Tell<'a>,
-    pub(super) sent: AtomicU64,
+    /// How many bytes containerd took.
+    pub(super) sent: u64,
 }
 
 impl Carrier<'_> {
@@ -58,7 +53,7 @@ impl Carrier<'_> {
     }
 
     /// Sees to it that the blob is there, has these labels, and stays for as long as the lease: it, and what its labels refer to.
-    pub(super) async fn keep(&self, blob: &Descriptor, labels: &Labels) -> Result<(), EngineError> {
+    pub(super) async fn keep(&mut self, blob: &Descriptor, labels: &Labels) -> Result<(), EngineError> {
         // What is there is found only after it was leased, so it cannot be collected in between.
         let resource = Some(Resource { id: blob.digest.to_string(), kind: "content".to_owned() });
         self.channel.call(AddToLease { lease: self.lease.to_owned(), resource }).await?;
@@ -66,7 +61,7 @@ impl Carrier<'_> {
     }
 
     /// Sees to it that the blob is there and has these labels. One that is there already is kept by what refers to it.
-    pub(super) async fn bring(&self, blob: &Descriptor, labels: &Labels) -> Result<(), EngineError> {
+    pub(super) async fn bring(&mut self, blob: &Descriptor, labels: &Labels) -> Result<(), EngineError> {
         if self.label(blob, labels).await? {
             return Ok(());
         }
@@ -90,7 +85,7 @@ impl Carrier<'_> {
         Ok(true)
     }
 
-    async fn send(&self, blob: &Descriptor, labels: &Labels) -> Result<(), EngineError> {
+    async fn send(&mut self, blob: &Descriptor, labels: &Labels) -> Result<(), EngineError> {
         let reference = reference(blob);
         match self.write_in_turn(&reference, blob, labels).await {
             // What an earlier run left of it was wrong.
@@ -103,7 +98,7 @@ impl Carrier<'_> {
     }
 
     /// Writes a blob that another process may be writing: then it waits for that one, but no longer than that one gets on.
-    async fn write_in_turn(&self, reference: &str, blob: &Descriptor, labels: &Labels) -> Result<(), EngineError> {
+    async fn write_in_turn(&mut self, reference: &str, blob: &Descriptor, labels: &Labels) -> Result<(), EngineError> {
         let (mut came, mut looks) = (None, 0);
         while looks < LOOKS {
             match self.write(reference, blob, labels).await {
@@ -122,45 +117,32 @@ impl Carrier<'_> {
         Ok(self.channel.call(ListIngests { filters: vec!["ref~=\"^larder-\"".to_owned()] }).await?.ingests)
     }
 
-    async fn write(&self, reference: &str, blob: &Descriptor, labels: &Labels) -> Result<(), EngineError> {
+    async fn write(&mut self, reference: &str, blob: &Descriptor, labels: &Labels) -> Result<(), EngineError> {
         let (steps, queue) = mpsc::channel(IN_FLIGHT);
         let begin = WriteContent { action: Action::Stat.into(), reference: reference.to_owned(), ..whole(blob) };
         steps.send(begin).await.expect("the other end is in the next line");
         let mut answers = self.channel.write(queue).await?;
         let offset = match answers.next().await? {
             Some(begun) => begun.offset.try_into().unwrap_or(0),
-            None => return Err(self.ended()),
+            None => return Err(ended(&self.channel)),
         };
-        let (store, source, labels) = (self.store.clone(), blob.clone(), labels.clone());
-        let reading = blocking(move || read(&store, &source, offset, &steps, labels));
-        let committed = self.follow(&mut answers, offset).await;
-        // With the stream its queue is gone, and so the thread ends at its next step, if it has not ended.
-        drop(answers);
-        // What came of a damaged blob goes with the lease.
-        reading.await.map_err(Arc::new)?;
-        committed
-    }
-
-    /// Takes containerd's answers up to the commit, and counts what it took.
-    async fn follow(&self, answers: &mut Answers<WriteContent>, mut taken: u64) -> Result<(), EngineError> {
-        loop {
-            match answers.next().await? {
-                None => return Err(self.ended()),
-                Some(answer) if answer.action() == Action::Commit => return Ok(()),
-                Some(answer) => {
-                    let now = answer.offset.try_into().unwrap_or(taken);
-                    let bytes = now.saturating_sub(taken);
-                    self.sent.fetch_add(bytes, Ordering::Relaxed);
-                    (self.tell)(Event::LoadProgress { engine: self.channel.place().kind.to_string(), bytes });
-                    taken = now;
-                }
+        let Carrier { blobs, channel, tell, sent, .. } = self;
+        let engine = channel.place().kind;
+        let took = |bytes| {
+            *sent += bytes;
+            tell(Event::LoadProgress { engine: engine.to_string(), bytes });
+        };
+        let mut committed = pin!(follow(&mut answers, offset, took));
+        let committed = tokio::select! {
+            biased;
+            committed = &mut committed => committed,
+            fed = feed(blobs, blob, offset, steps, labels) => {
+                // With the steps the write ends, and only then containerd lets go of what came of a damaged blob.
+                let committed = committed.await;
+                fed.and(committed)
             }
-        }
-    }
-
-    fn ended(&self) -> EngineError {
-        let source = io::Error::new(io::ErrorKind::UnexpectedEof, "it ended the write before the commit").into();
-        EngineError::Broken { place: self.channel.place().clone(), request: "Content/Write".to_owned(), source }
+        };
+        committed?.ok_or_else(|| ended(channel))
     }
 
     /// Throws away what came of a blob.
@@ -180,36 +162,47 @@ fn whole(blob: &Descriptor) -> WriteContent {
 }
 
 /// Hands over a blob from the offset on, and asks for the commit once all of it was hashed and found right.
-fn read(store: &Store, blob: &Descriptor, offset: u64, steps: &mpsc::Sender<WriteContent>, labels: Labels) -> Result<(), ArchiveError> {
+async fn feed(
+    blobs: &mut Blobs,
+    blob: &Descriptor,
+    offset: u64,
+    steps: mpsc::Sender<WriteContent>,
+    labels: &Labels,
+) -> Result<(), EngineError> {
+    let position = |at: u64| at.try_into().unwrap_or(i64::MAX);
     // Nothing has to leave the store where another namespace has the content, or where only the commit was not reached.
     if offset < blob.size {
-        let mut stored = store.blob(blob)?;
-        let mut position = 0;
-        loop {
-            let mut chunk = vec![0; CHUNK];
-            let read = match stored.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(archive::unreadable(store, blob, source)),
-            };
-            chunk.truncate(read);
-            let skipped = offset.saturating_sub(position).min(read as u64);
-            let data = Bytes::from(chunk).slice(skipped as usize..);
-            let at = position + skipped;
-            position += read as u64;
-            if data.is_empty() {
-                continue;
-            }
-            let step = WriteContent { action: Action::Write.into(), offset: at.try_into().unwrap_or(i64::MAX), data, ..Default::default() };
-            if steps.blocking_send(step).is_err() {
+        let mut at = offset;
+        let pieces = blobs.turn_to(blob, offset).await?;
+        while let Some(data) = pieces.next().await? {
+            let step = WriteContent { action: Action::Write.into(), offset: position(at), data: data.clone(), ..Default::default() };
+            if steps.send(step).await.is_err() {
                 // containerd takes no more, and its answer says why.
                 return Ok(());
             }
+            at += data.len() as u64;
         }
     }
-    let commit = WriteContent { action: Action::Commit.into(), offset: blob.size.try_into().unwrap_or(i64::MAX), labels, ..whole(blob) };
+    let commit = WriteContent { action: Action::Commit.into(), offset: position(blob.size), labels: labels.clone(), ..whole(blob) };
     // Nobody listens any more where the answer is known already.
-    let _ = steps.blocking_send(commit);
+    let _ = steps.send(commit).await;
     Ok(())
+}
+
+/// Takes containerd's answers up to the commit, and counts what it took; `None` if they end before.
+async fn follow(answers: &mut Answers<WriteContent>, mut taken: u64, mut took: impl FnMut(u64)) -> Result<Option<()>, EngineError> {
+    while let Some(answer) = answers.next().await? {
+        if answer.action() == Action::Commit {
+            return Ok(Some(()));
+        }
+        let now = answer.offset.try_into().unwrap_or(taken);
+        took(now.saturating_sub(taken));
+        taken = now;
+    }
+    Ok(None)
+}
+
+fn ended(channel: &Channel) -> EngineError {
+    let source = io::Error::new(io::ErrorKind::UnexpectedEof, "it ended the write before the commit").into();
+    EngineError::Broken { place: channel.place().clone(), request: "Content/Write".to_owned(), source }
 }

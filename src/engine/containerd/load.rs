@@ -3,23 +3,19 @@
 //! Owns the order of a load. Always true: a name is given only when all that it points to is there and unpacked; until then a
 //! lease keeps what came from being collected. After a crash the lease keeps it for a day, and the next load goes on from there.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tonic::Code;
 
 use super::Shelf;
 use super::api::{CreateImage, CreateLease, DeleteLease, Descriptor, FieldMask, Image as Record, Labels, UpdateImage};
+use super::blobs::Blobs;
 use super::channel::{Channel, Line, unless};
 use super::content::Carrier;
 use super::labels;
 use super::look;
 use super::unpack::{self, Unpacker};
-use crate::archive;
-use crate::engine::EngineError;
-use crate::engine::send::blocking;
+use crate::engine::{EngineError, Seat};
 use crate::event::{Event, Tell};
 use crate::oci::{self, Image};
 use crate::reference::Name;
@@ -38,36 +34,33 @@ pub(super) struct Load<'a> {
 
 impl Load<'_> {
     /// Brings the image there; returns how many bytes that took.
-    pub(super) async fn run(&self, line: &Line, tell: &Tell<'_>) -> Result<u64, EngineError> {
-        let (store, image, name) = (self.store.clone(), self.image.clone(), self.name.clone());
-        blocking(move || archive::complete(&store, std::slice::from_ref(&image), &name)).await.map_err(Arc::new)?;
+    pub(super) async fn run(&self, line: &Line, seat: Seat, tell: &Tell<'_>) -> Result<u64, EngineError> {
         let channel = line.connect().await?;
+        let lacking = look::lacking(&channel, self.image).await?;
+        let blobs = Blobs::read(self.store, self.image, self.name, &lacking, seat).await?;
         let lease = lease(&channel).await?;
         let leased = channel.leased(lease.parse().map_err(|e| channel.unreadable::<CreateLease>(e))?);
-        let carrier = Carrier { store: self.store, channel: leased, lease: &lease, tell, sent: AtomicU64::new(0) };
-        let planned = AtomicU64::new(0);
+        let mut carrier = Carrier { blobs, channel: leased, lease: &lease, tell, sent: 0 };
+        let mut planned = 0;
         let done = tokio::select! {
             biased;
-            done = self.bring(&carrier, &planned) => done,
+            done = self.bring(&mut carrier, lacking.layers.len(), &mut planned) => done,
             silent = channel.silence() => Err(silent),
         };
         // What is named needs it no more, and what is not named is not wanted. One that cannot be deleted now ends by itself.
         let _ = channel.call(DeleteLease { id: lease.clone(), sync: done.is_err() }).await;
-        let sent = carrier.sent.into_inner();
         match done {
             Ok(()) => {
                 tell(Event::LoadFinished { engine: line.place.kind.to_string() });
-                Ok(sent)
+                Ok(carrier.sent)
             }
-            Err(error) => Err(self.failed(error, sent, planned.into_inner())),
+            Err(error) => Err(self.failed(error, carrier.sent, planned)),
         }
     }
 
-    async fn bring(&self, to: &Carrier<'_>, planned: &AtomicU64) -> Result<(), EngineError> {
-        let blobs = self.image.blobs();
-        let bytes = to.lacking(&blobs).await?;
-        planned.store(bytes, Ordering::Relaxed);
-        let layers = look::lacking(&to.channel, self.image).await?.layers.len();
+    async fn bring(&self, to: &mut Carrier<'_>, layers: usize, planned: &mut u64) -> Result<(), EngineError> {
+        let bytes = to.lacking(&self.image.blobs()).await?;
+        *planned = bytes;
         (to.tell)(Event::LoadStarted { engine: to.channel.place().kind.to_string(), name: self.name.clone(), bytes, layers });
         self.documents(to).await?;
         let (arrived, arrivals) = watch::channel(0);
@@ -82,7 +75,7 @@ impl Load<'_> {
     }
 
     /// The documents come first: with their labels they keep all the rest, also what is there already.
-    async fn documents(&self, to: &Carrier<'_>) -> Result<(), EngineError> {
+    async fn documents(&self, to: &mut Carrier<'_>) -> Result<(), EngineError> {
         let (image, labels) = (self.image, labels::For { image: self.image, name: self.name });
         if image.root.digest != image.manifest.digest {
             let indexes = [&image.root].into_iter().chain(&image.via);
@@ -94,12 +87,14 @@ impl Load<'_> {
         to.keep(&image.config, &labels.config(&self.shelf.snapshotter, unpack::chains(&image.diff_ids).last())).await
     }
 
-    async fn layers(&self, to: &Carrier<'_>, arrived: watch::Sender<usize>) -> Result<(), EngineError> {
+    async fn layers(&self, to: &mut Carrier<'_>, arrived: watch::Sender<usize>) -> Result<(), EngineError> {
         let labels = labels::For { image: self.image, name: self.name }.layer();
         for layer in &self.image.layers {
             to.bring(layer, &labels).await?;
             arrived.send_modify(|arrived| *arrived += 1);
         }
+        // Others who read along are not to wait for one who unpacks.
+        to.blobs.end();
         (to.tell)(Event::LoadSent { engine: to.channel.place().kind.to_string() });
         Ok(())
     }

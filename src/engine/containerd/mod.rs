@@ -5,6 +5,7 @@
 //! to what is not ([`load`]).
 
 mod api;
+mod blobs;
 mod channel;
 mod codec;
 mod content;
@@ -148,11 +149,9 @@ impl Engine for Containerd {
     fn load<'a>(&'a self, parcel: Parcel<'a>, tell: &'a Tell<'a>) -> Answer<'a, u64> {
         Box::pin(async move {
             let Parcel { store, image, name, seat, .. } = parcel;
-            // Blobs are read one by one as they are asked for, and what is there is seen once more when its turn comes.
-            drop(seat);
             only_sha256(&self.line.place, image, name)?;
             self.snapshotter().await?;
-            load::Load { store, image, name, shelf: &self.shelf }.run(&self.line, tell).await
+            load::Load { store, image, name, shelf: &self.shelf }.run(&self.line, seat, tell).await
         })
     }
 

@@ -12,18 +12,18 @@ fn revision(seed: &'static str, revision: u32) -> Made {
 }
 
 /// Larder with a store that is filled already, and these engines.
-fn sandbox(stored: &Stored, docker: &RealEngine, podman: &RealEngine) -> Sandbox {
+fn sandbox(stored: &Stored, docker: &RealEngine, podman: &RealEngine, containerd: &str) -> Sandbox {
     let mut sandbox = Sandbox::new();
     sandbox.set("LARDER_DIR", stored.store.root().display().to_string()).set("LARDER_OFFLINE", "1");
-    sandbox.set("DOCKER_HOST", docker.address()).set("CONTAINER_HOST", podman.address()).set("CONTAINERD_ADDRESS", "/nowhere");
+    sandbox.set("DOCKER_HOST", docker.address()).set("CONTAINER_HOST", podman.address()).set("CONTAINERD_ADDRESS", containerd);
     sandbox
 }
 
 #[test]
 fn the_store_is_read_once_for_all() {
-    let (docker, podman) = (RealEngine::start(Make::Docker), RealEngine::start(Make::Podman));
+    let [docker, podman, containerd] = [Make::Docker, Make::Podman, Make::Containerd].map(RealEngine::start);
     let stored = stored(&revision("several", 1), "r.example.com/several/app:1");
-    let sandbox = sandbox(&stored, &docker, &podman);
+    let sandbox = sandbox(&stored, &docker, &podman, &containerd.address());
     let trace = sandbox.path().join("trace");
     let larder = sandbox.command();
     let mut strace = Command::new("strace");
@@ -36,13 +36,13 @@ fn the_store_is_read_once_for_all() {
     let said = String::from_utf8(output.stdout).unwrap();
     let mut loaded: Vec<_> = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect();
     loaded.sort_by_key(|object| object["engine"].to_string());
-    assert_eq!(loaded.len(), 2, "{said}");
-    for (object, engine) in loaded.iter().zip(["docker", "podman"]) {
+    assert_eq!(loaded.len(), 3, "{said}");
+    for (object, engine) in loaded.iter().zip(["containerd", "docker", "podman"]) {
         assert_eq!((&object["engine"], &object["status"]), (&engine.into(), &"loaded".into()));
         assert_eq!((&object["sent_layers"], &object["held_layers"]), (&8.into(), &0.into()));
     }
-    for engine in [&docker, &podman] {
-        assert_eq!(engine.inspect_id("r.example.com/several/app:1"), Some(stored.pin.image_id().to_string()));
+    for engine in [&docker, &podman, &containerd] {
+        assert_eq!(engine.inspect_id("r.example.com/several/app:1"), Some(identity(engine.make(), &stored.pin).1));
     }
     let trace = fs::read_to_string(trace).unwrap();
     for layer in &stored.image.layers {
@@ -54,7 +54,7 @@ fn the_store_is_read_once_for_all() {
 fn one_that_is_gone_costs_the_others_nothing_but_the_exit_code() {
     let (mut docker, podman) = (RealEngine::start(Make::Docker), RealEngine::start(Make::Podman));
     let stored = stored(&revision("several", 1), "r.example.com/several/app:1");
-    let sandbox = sandbox(&stored, &docker, &podman);
+    let sandbox = sandbox(&stored, &docker, &podman, "/nowhere");
     docker.kill();
     let arguments = ["ensure", "--json", "--engine", "docker", "--engine", "podman", "r.example.com/several/app:1"];
     let output = sandbox.run(arguments).expect(5);
@@ -82,8 +82,10 @@ async fn ensured(of: &Stored, engines: &[&dyn Engine], tell: &event::Tell<'_>, a
 
 #[tokio::test]
 async fn each_is_sent_what_it_lacks() {
-    let grounds =
-        [Ground::start(Make::Docker).await, Ground::start(Make::Podman).await, Ground::start(Make::DockerWithContainerdOf("trixie")).await];
+    let mut grounds = Vec::new();
+    for make in [Make::Docker, Make::Podman, Make::DockerWithContainerdOf("trixie"), Make::Containerd] {
+        grounds.push(Ground::start(make).await);
+    }
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path().join("store")).unwrap();
     let name = "r.example.com/several/app:1";
@@ -100,14 +102,14 @@ async fn each_is_sent_what_it_lacks() {
     };
     let mut all = ensured(&new, &engines, &tell, &|_| ()).await;
     all.sort_unstable();
-    assert_eq!(all, [(0, true), (1, true), (2, true)]);
+    assert_eq!(all, [(0, true), (1, true), (2, true), (3, true)]);
     for ground in &grounds {
         ground.holds(&new).await;
         ground.is_tidy();
     }
     let mut sizes = sizes.into_inner().unwrap();
     sizes.sort_unstable();
-    assert!(sizes.len() == 3 && sizes[0] < sizes[1] / 2, "podman lacked one layer: {sizes:?}");
+    assert!(sizes.len() == 4 && sizes[0] < sizes[1] / 2, "podman lacked one layer: {sizes:?}");
 }
 
 #[tokio::test]
