@@ -99,7 +99,14 @@ pub enum Event {
         /// The engine.
         engine: String,
     },
-    /// An engine told how far it is with a layer. Only docker's classic image store does.
+    /// All was sent some time ago, and the engine has not answered. Whether it lives is asked beside.
+    LoadWaiting {
+        /// The engine.
+        engine: String,
+        /// How long ago all was sent.
+        since: Duration,
+    },
+    /// An engine told how far it is with a layer. Docker's classic image store and containerd do.
     LoadUnpacking {
         /// The engine.
         engine: String,

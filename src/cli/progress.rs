@@ -97,6 +97,9 @@ impl<'a> Progress<'a> {
             Event::LoadStarted { engine, name, bytes, .. } if !quiet => {
                 self.screen.note(&format!("{name}: loading into {engine}, {}", display::size(bytes)));
             }
+            Event::LoadWaiting { engine, since } if !quiet => {
+                self.screen.note(&format!("{engine} has had all of it for {} s, and unpacks", since.as_secs()));
+            }
             other => self.remark(&other),
         }
     }
@@ -173,7 +176,10 @@ impl<'a> Progress<'a> {
                 if let Some(load) = state.loads.get(&engine) {
                     // From here on it is the engine that takes time.
                     load.bar.set_style(style("{msg:30} {elapsed}"));
-                    load.bar.set_message(format!("{engine} unpacks {}", display::count(load.layers, "layer")));
+                    match load.unpacked.is_empty() {
+                        true => load.bar.set_message(format!("{engine} unpacks {}", display::count(load.layers, "layer"))),
+                        false => load.tell_unpacked(&engine),
+                    }
                     load.bar.enable_steady_tick(Duration::from_millis(100));
                 }
             }
@@ -258,8 +264,14 @@ impl State {
 impl Load {
     fn unpacking(&mut self, engine: &str, layer: String, bytes: u64, of: u64) {
         self.unpacked.insert(layer, (bytes, of));
+        self.tell_unpacked(engine);
+    }
+
+    fn tell_unpacked(&self, engine: &str) {
         let layers = self.unpacked.values().filter(|(bytes, of)| bytes >= of).count();
-        self.bar.set_message(format!("{engine} unpacked {layers} of {}", display::count(self.layers, "layer")));
+        // One that was there already may be unpacked besides.
+        let all = self.layers.max(layers);
+        self.bar.set_message(format!("{engine} unpacked {layers} of {}", display::count(all, "layer")));
     }
 }
 

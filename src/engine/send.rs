@@ -4,9 +4,11 @@
 //! request is cut off before its announced length, and the archive's error is the one that is reported.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::Method;
@@ -24,6 +26,9 @@ use crate::oci::Image;
 use crate::plan::Lacking;
 use crate::reference::Name;
 use crate::store::Store;
+
+/// How long nothing is said of an engine that unpacks.
+const STILL: Duration = Duration::from_secs(10);
 
 /// An image for an engine: what is sent, under which name.
 pub struct Parcel<'a> {
@@ -93,27 +98,36 @@ async fn watched<T>(
     size: u64,
     (engine, tell): (&str, &Tell<'_>),
 ) -> (T, u64) {
-    let mut upload = pin!(upload);
-    let engine = || engine.to_owned();
+    let (mut upload, mut waiting) = (pin!(upload), pin!(wait(engine, tell)));
     let mut told = 0;
-    let mut catch_up = |taken: u64| {
-        if taken > told {
-            tell(Event::LoadProgress { engine: engine(), bytes: taken - told });
+    let catch_up = |told: &mut u64, taken: u64| {
+        if taken > *told {
+            tell(Event::LoadProgress { engine: engine.to_owned(), bytes: taken - *told });
             if taken == size {
-                tell(Event::LoadSent { engine: engine() });
+                tell(Event::LoadSent { engine: engine.to_owned() });
             }
         }
-        told = taken;
+        *told = taken;
     };
     let done = loop {
         tokio::select! {
             done = &mut upload => break done,
-            Ok(()) = progress.changed() => catch_up(*progress.borrow_and_update()),
+            Ok(()) = progress.changed(), if told < size => catch_up(&mut told, *progress.borrow_and_update()),
+            never = &mut waiting, if told == size => match never {},
         }
     };
     let taken = *progress.borrow();
-    catch_up(taken);
+    catch_up(&mut told, taken);
     (done, taken)
+}
+
+/// Tells again and again that all was sent, and for how long nothing came of it.
+pub(super) async fn wait(engine: &str, tell: &Tell<'_>) -> Infallible {
+    let sent = Instant::now();
+    loop {
+        tokio::time::sleep(STILL).await;
+        tell(Event::LoadWaiting { engine: engine.to_owned(), since: sent.elapsed() });
+    }
 }
 
 /// Fails for an engine that keeps content by SHA-256 alone, if the image has other digests.

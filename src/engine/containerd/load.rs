@@ -3,6 +3,8 @@
 //! Owns the order of a load. Always true: a name is given only when all that it points to is there and unpacked; until then a
 //! lease keeps what came from being collected. After a crash the lease keeps it for a day, and the next load goes on from there.
 
+use std::future::pending;
+
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tonic::Code;
@@ -15,6 +17,7 @@ use super::content::Carrier;
 use super::labels;
 use super::look;
 use super::unpack::{self, Unpacker};
+use crate::engine::send::wait;
 use crate::engine::{EngineError, Seat};
 use crate::event::{Event, Tell};
 use crate::oci::{self, Image};
@@ -64,8 +67,18 @@ impl Load<'_> {
         (to.tell)(Event::LoadStarted { engine: to.channel.place().kind.to_string(), name: self.name.clone(), bytes, layers });
         self.documents(to).await?;
         let (arrived, arrivals) = watch::channel(0);
-        let unpacker = Unpacker { channel: to.channel.clone(), snapshotter: &self.shelf.snapshotter, lease: to.lease };
-        tokio::try_join!(self.layers(to, arrived), unpacker.unpack(self.image, arrivals))?;
+        let (mut all, engine, tell) = (arrivals.clone(), to.channel.place().kind.to_string(), to.tell);
+        let unpacker = Unpacker { channel: to.channel.clone(), snapshotter: &self.shelf.snapshotter, lease: to.lease, tell };
+        let work = async { tokio::try_join!(self.layers(to, arrived), unpacker.unpack(self.image, arrivals)) };
+        let waiting = async {
+            let arrived = all.wait_for(|arrived| *arrived == self.image.layers.len()).await.is_ok();
+            if arrived { wait(&engine, tell).await } else { pending().await }
+        };
+        tokio::select! {
+            biased;
+            done = work => done.map(drop)?,
+            never = waiting => match never {},
+        }
         // The tag comes last: it is what is asked for, and who finds it is to find the other too.
         let root = &self.image.root;
         if self.shelf.has_digests() {

@@ -19,6 +19,7 @@ use super::{labels, look};
 use crate::archive::ArchiveError;
 use crate::digest::Digest;
 use crate::engine::EngineError;
+use crate::event::{Event, Tell};
 use crate::oci::{self, Compression, Image};
 
 /// The names of the snapshots: of each layer on top of all those below it
@@ -38,6 +39,7 @@ pub(super) struct Unpacker<'a> {
     pub(super) channel: Channel,
     pub(super) snapshotter: &'a str,
     pub(super) lease: &'a str,
+    pub(super) tell: &'a Tell<'a>,
 }
 
 impl Unpacker<'_> {
@@ -48,7 +50,10 @@ impl Unpacker<'_> {
             // An error means that nobody brings any more layers, and why is told by who did.
             let _ = arrived.wait_for(|arrived| *arrived > n).await;
             let below = n.checked_sub(1).map(|below| chains[below]);
-            self.layer(&image.layers[n], &image.diff_ids[n], below, &chains[n]).await?;
+            let layer = &image.layers[n];
+            self.layer(layer, &image.diff_ids[n], below, &chains[n]).await?;
+            let (engine, bytes) = (self.channel.place().kind.to_string(), layer.size);
+            (self.tell)(Event::LoadUnpacking { engine, layer: chains[n].to_string(), bytes, of: bytes });
         }
         Ok(())
     }

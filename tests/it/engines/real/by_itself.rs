@@ -58,7 +58,10 @@ async fn its_own_tools_find_all_that_was_loaded(make: Make) {
     let real = RealEngine::start(make);
     let engine = connected(&real).await;
     let stored = stored(&Recipe { attestations: true, ..Recipe::default() }.make(), NAME);
-    load(&*engine, &stored).await.unwrap();
+    let listener = Listener::default();
+    engine.load(Parcel::whole(&stored.store, &stored.image, &stored.pin.name), &|event| listener.hear(event)).await.unwrap();
+    let unpacked = listener.heard().iter().filter(|event| matches!(event, Event::LoadUnpacking { .. })).count();
+    assert_eq!(unpacked, stored.image.layers.len(), "it is told of every layer");
     // What is only held by the lease of the load would go here.
     collect_garbage(&real);
     for name in [NAME.to_owned(), by_digest(&stored.pin)] {

@@ -121,7 +121,10 @@ async fn loaded_as_told(ground: &Ground, stored: &Stored) {
     assert!(matches!(&told[0], Event::LoadStarted { bytes, name, .. } if *bytes == sent && *name == stored.pin.name), "{told:?}");
     assert_eq!(bytes, sent);
     let unpacked = told.iter().any(|event| matches!(event, Event::LoadUnpacking { bytes, of, .. } if bytes == of));
-    assert_eq!(unpacked, ground.is_classic() && !stored.image.layers.is_empty(), "{told:?}");
+    // What containerd has unpacked for another image it does not unpack again.
+    if !ground.is_containerd() {
+        assert_eq!(unpacked, ground.is_classic() && !stored.image.layers.is_empty(), "{told:?}");
+    }
     let told: Vec<_> = told.iter().filter(|event| !matches!(event, Event::LoadUnpacking { .. })).collect();
     assert!(matches!(told[told.len() - 2..], [Event::LoadSent { .. }, Event::LoadFinished { .. }]), "{told:?}");
 }
