@@ -108,6 +108,11 @@ pub trait Engine: Send + Sync {
     /// proof; but where it fails, the name is what it was.
     fn load<'a>(&'a self, parcel: Parcel<'a>, tell: &'a Tell<'a>) -> Answer<'a, u64>;
 
+    /// Takes away what an earlier run, which did not come to its end, left beside an image that is held under this name.
+    fn tidy<'a>(&'a self, _name: &'a Name, _shown: &'a Shown) -> Answer<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// The reference that means the image in this very engine and works without a network.
     fn usable(&self, pin: &Pin, shown: &Shown) -> String;
 

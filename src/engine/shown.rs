@@ -105,6 +105,14 @@ impl Listed {
     }
 }
 
+impl Shown {
+    /// Whether the image has this name too.
+    pub(super) fn is_called(&self, name: &Name) -> bool {
+        let name = name.to_string();
+        self.raw["RepoTags"].as_array().is_some_and(|tags| tags.iter().any(|tag| *tag == name))
+    }
+}
+
 /// The digests of the unpacked layers, in an answer about whatever name or digest.
 pub(super) fn diff_ids(raw: &Value) -> Result<Vec<Digest>, serde_json::Error> {
     Inspected::deserialize(raw).map(|seen| seen.root_fs.layers)

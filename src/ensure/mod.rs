@@ -204,8 +204,12 @@ impl Cache<'_> {
     /// Brings the image into the store, unless the engine holds it.
     async fn bring(&self, wish: &Wish, engine: &dyn Engine, compared: Result<(Option<Checked>, Platform)>) -> Result<Brought> {
         let (compared, platform) = compared?;
-        if let Some(Checked { standing: Standing::Held(proof), pin, usable, .. }) = compared {
+        if let Some(Checked { standing: Standing::Held(proof), pin, usable, shown, .. }) = compared {
             self.store.used(&pin);
+            if let Some(shown) = shown {
+                // What cannot be taken away now is no reason to fail; the next run finds it again.
+                let _ = engine.tidy(&pin.name, &shown).await;
+            }
             return Ok(Brought::Held(Box::new(report(pin, Done::Held, proof, usable, None))));
         }
         let known = compared.map(|c| c.pin);

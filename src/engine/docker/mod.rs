@@ -6,7 +6,7 @@
 //!
 //! The containerd image store would do just that: it names what it was sent, whether or not all of it came or could be unpacked. There an
 //! image is loaded under a name of larder's own, looked at, and then given its name. A crash in between leaves larder's name, which
-//! the next load of the same image takes away.
+//! the next load of the same image takes away, or whoever finds it beside the image's own.
 
 mod answer;
 
@@ -161,7 +161,7 @@ impl Docker {
     async fn take_aside(&self, parcel: Parcel<'_>, tell: &Tell<'_>) -> Result<u64, EngineError> {
         let (image, name) = (parcel.image, parcel.name);
         send::only_sha256(&self.wire.place, image, name)?;
-        let aside: Name = format!("{ASIDE}:{}", &image.root.digest.hex()[..32]).parse().expect("this is a name");
+        let aside = aside(name, &image.root.digest);
         let mut path = "/images/load?quiet=0".to_owned();
         if self.must_name_platform(image).await? {
             path = format!("{path}&platform={}", encoded(&platform(&image.platform)));
@@ -170,9 +170,13 @@ impl Docker {
             Ok(sent) => self.rename(&aside, name, image).await.map(|()| sent),
             Err(error) => Err(error),
         };
-        // What cannot be taken away now, the next load of the same image takes away.
-        let _ = self.wire.must(Method::DELETE, &format!("/images/{}?noprune=1", encoded(&aside.to_string())), StatusCode::OK).await;
+        // What cannot be taken away now, the next run takes away.
+        let _ = self.take_away(&aside).await;
         named
+    }
+
+    async fn take_away(&self, aside: &Name) -> Result<(), EngineError> {
+        self.wire.must(Method::DELETE, &format!("/images/{}?noprune=1", encoded(&aside.to_string())), StatusCode::OK).await
     }
 
     /// Whether docker is to be told the platform. It unpacks its own without; another one it unpacks only if told, but then it lets go of what
@@ -299,6 +303,14 @@ impl Engine for Docker {
         Box::pin(self.take(parcel, tell))
     }
 
+    fn tidy<'a>(&'a self, name: &'a Name, shown: &'a Shown) -> Answer<'a, ()> {
+        Box::pin(async {
+            let aside = aside(name, &shown.id);
+            let left = shown.id_of == IdOf::Target && shown.is_called(&aside);
+            if left { self.take_away(&aside).await } else { Ok(()) }
+        })
+    }
+
     fn usable(&self, pin: &Pin, shown: &Shown) -> String {
         // The classic image store learns of a manifest's digest by pulling alone, and after a load it knows none.
         match shown.id_of {
@@ -354,6 +366,12 @@ impl Storage {
     fn containerd(&self) -> bool {
         self.driver_status.iter().any(|(key, value)| key == "driver-type" && value.starts_with("io.containerd.snapshotter."))
     }
+}
+
+/// What an image is called while it is loaded to bear this name. Others who load it under another one have another one here.
+fn aside(name: &Name, root: &Digest) -> Name {
+    let tag = Digest::of(format!("{name}@{root}").as_bytes()).hex();
+    format!("{ASIDE}:{}", &tag[..32]).parse().expect("this is a name")
 }
 
 /// The platform as docker wants it in a query.

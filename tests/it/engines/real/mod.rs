@@ -3,6 +3,7 @@
 //! Each file here has a table of cases. A table runs on one engine of every make, case after case; every case has names and images of its
 //! own, so that it finds what it leaves and nothing else.
 
+mod aside;
 mod by_itself;
 mod deep;
 mod faults;
@@ -20,7 +21,7 @@ use std::sync::Mutex;
 
 use larder::digest::Digest;
 use larder::engine::proof::{Proof, Standing, prove};
-use larder::ensure::{EnsureError, Report, Wish};
+use larder::ensure::{Done, EnsureError, Report, Wish};
 use larder::event::Event;
 use larder::pin::Identity;
 use larder::pull::{Cache, Unpinned};

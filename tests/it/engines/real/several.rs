@@ -144,3 +144,21 @@ async fn one_that_dies_or_hangs_in_the_midst_keeps_nobody_from_it() {
     assert_eq!(dying.standing(&stored).await, Standing::Absent);
     let _ = dying.sent(&stored).await;
 }
+
+/// What docker has in a containerd of its own is docker's affair, also where that containerd is asked for.
+#[test]
+fn dockers_own_containerd_is_no_second_engine() {
+    let docker = RealEngine::start(Make::DockerWithContainerdOf("trixie"));
+    let stored = stored(&revision("several", 1), "r.example.com/several/app:1");
+    let mut sandbox = Sandbox::new();
+    sandbox.set("LARDER_DIR", stored.store.root().display().to_string()).set("LARDER_OFFLINE", "1");
+    sandbox.set("DOCKER_HOST", docker.address()).set("CONTAINER_HOST", "unix:///nowhere");
+    sandbox.set("CONTAINERD_ADDRESS", docker.containerd().display().to_string()).set("CONTAINERD_NAMESPACE", "moby");
+    let loaded = sandbox.run(["load", "--json", "--engine", "all", "r.example.com/several/app:1"]).expect(0).one_json();
+    assert_eq!((&loaded["engine"], &loaded["status"]), (&"docker".into(), &"loaded".into()));
+    // Whoever asks for it by name finds there what docker has.
+    let asked = sandbox.run(["load", "--json", "--engine", "docker,containerd", "r.example.com/several/app:1"]).expect(0);
+    let held: Vec<_> = asked.json().iter().map(|object| object["status"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(held, ["held", "held"], "{asked}");
+    assert_eq!(docker.names(), ["r.example.com/several/app:1"]);
+}
