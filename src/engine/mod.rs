@@ -13,6 +13,7 @@ mod docker;
 mod error;
 mod has;
 mod inside;
+mod listener;
 mod podman;
 mod process;
 pub mod proof;

@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::has::{self, Relative};
 use super::inside::{self, Inside, Keepers, OutOfReach, Unpacked};
+use super::listener;
 use super::send::{self, Parcel};
 use super::shown::{self, Shown};
 use super::wire::{Line, Wire, encoded};
@@ -64,6 +65,18 @@ impl Podman {
         shown::read(Kind::Podman, name, raw).map_err(|source| self.wire.unreadable(&path, source))
     }
 
+    /// The platform of its containers is that of its program. It tells a fifth of a second after it was asked, since it gathers all that it knows
+    /// of the machine for that answer; where the program can be seen, it is looked at instead.
+    async fn ask_for_platform(&self) -> Result<Platform, EngineError> {
+        if let Some(socket) = self.wire.socket()
+            && let Some(architecture) = listener::architecture(socket, "podman").await
+            && let Some(platform) = Platform::new("linux", architecture, None)
+        {
+            return Ok(platform);
+        }
+        super::platform(&self.wire).await
+    }
+
     async fn take(&self, parcel: Parcel<'_>, tell: &Tell<'_>) -> Result<u64, EngineError> {
         let name = parcel.name;
         let path = format!("{LIBPOD}/images/load");
@@ -104,7 +117,7 @@ impl Engine for Podman {
     }
 
     fn platform(&self) -> Answer<'_, Platform> {
-        Box::pin(async { Ok(self.platform.get_or_try_init(|| super::platform(&self.wire)).await?.clone()) })
+        Box::pin(async { Ok(self.platform.get_or_try_init(|| self.ask_for_platform()).await?.clone()) })
     }
 
     fn inspect<'a>(&'a self, name: &'a Name) -> Answer<'a, Option<Shown>> {

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -83,6 +84,14 @@ impl Wire {
         match self.address {
             Address::Unix(_) => None,
             _ => Some(self.place.address.clone()),
+        }
+    }
+
+    /// The socket, if it is one of this machine's.
+    pub(super) fn socket(&self) -> Option<&Path> {
+        match &self.address {
+            Address::Unix(path) => Some(path),
+            _ => None,
         }
     }
 

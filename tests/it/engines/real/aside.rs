@@ -10,7 +10,7 @@ use super::*;
 const ASIDE: &str = "larder.invalid/loading";
 
 /// A socket that leads to an engine, until a request comes whose first line begins so: that one is never answered.
-fn door(to: &RealEngine, folder: &Path, last: &'static str) -> (String, Arc<Notify>) {
+pub(super) fn door(to: &RealEngine, folder: &Path, last: &'static str) -> (String, Arc<Notify>) {
     let socket = folder.join("door.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     listener.set_nonblocking(true).unwrap();

@@ -10,6 +10,7 @@ mod faults;
 mod identities;
 mod names;
 mod partial;
+mod platform;
 mod running;
 mod several;
 mod stopped;
