@@ -1,6 +1,8 @@
 //! An image whose pin is not proved goes into every engine all the same, and is proved to be there by its image ID or by the manifest that larder
 //! made: identity, and what the engine unpacked.
 
+use std::path::{Path, PathBuf};
+
 use super::*;
 use crate::support::sandbox::Sandbox;
 
@@ -21,6 +23,17 @@ fn kind(make: Make) -> (&'static str, &'static str) {
     }
 }
 
+/// A file of an image's among those of an engine.
+fn unpacked(below: &Path, file: &Path) -> Option<PathBuf> {
+    let here = below.join(file);
+    if here.is_file() {
+        return Some(here);
+    }
+    let entries = fs::read_dir(below).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).find_map(|entry| unpacked(&entry.path(), file))
+}
+
+/// It can also be loaded again where it is damaged there.
 #[test]
 fn what_is_not_proved_is_loaded_all_the_same() {
     let scene = Scene::new();
@@ -46,6 +59,11 @@ fn what_is_not_proved_is_loaded_all_the_same() {
         }
         let deep = run(&["check", "--deep"]).expect(0).one_json();
         assert_eq!((&deep["status"], &deep["deep"]["level"]), (&"held".into(), &"deep".into()), "{make:?}: {deep}");
+        fs::write(unpacked(&engine.folder().join("data"), Path::new("usr/share/layer2/1")).unwrap(), "damaged").unwrap();
+        let deep = run(&["check", "--deep"]).expect(4).one_json();
+        assert_eq!(deep["status"], "damaged", "{make:?}: {deep}");
+        let mended = run(&["load", "--replace"]).expect(0).one_json();
+        assert_eq!((&mended["status"], &mended["deep"]["level"]), (&"mended".into(), &"deep".into()), "{make:?}: {mended}");
         if !make.is_containerd() {
             if !matches!(make, Make::DockerWithContainerdOf(_)) {
                 assert_eq!(engine.inspect_id(NAME), Some(image.config.digest.to_string()));
