@@ -12,6 +12,7 @@ pub(crate) const ENGINES: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("podman", "podman"),
     ("crun", "crun"),
+    ("newuidmap", "uidmap"),
     ("docker-registry", "docker-registry"),
 ];
 

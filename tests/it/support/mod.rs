@@ -5,6 +5,7 @@ pub mod engine;
 pub mod image;
 pub mod mount;
 pub mod registry;
+pub mod rootless;
 pub mod sandbox;
 pub mod scene;
 pub mod servers;

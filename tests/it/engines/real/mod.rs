@@ -11,6 +11,7 @@ mod identities;
 mod names;
 mod partial;
 mod platform;
+mod rootless;
 mod running;
 mod several;
 mod stopped;
