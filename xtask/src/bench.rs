@@ -18,7 +18,6 @@ use self::contest::{Entry, Outcome, contest};
 use crate::fixtures::{self, Fixture};
 use crate::packages;
 use crate::run::{self, Message, Result, fail};
-use crate::socket;
 use crate::support::engine::{Make, RealEngine, RealRegistry};
 
 #[derive(clap::Args)]
@@ -222,14 +221,10 @@ impl Bench {
         }
         run::read(&mut larder(&["ensure", "--offline"]))?;
         if wanted(held) {
-            let ask = || match make {
-                Make::Containerd => engine.inspect_id(self.name()).map(drop).ok_or_else(|| Message("it is not there".to_owned()).into()),
-                _ => socket::get(&engine.address(), &format!("/images/{}/json", self.name())).map(drop),
-            };
             let entries = vec![
                 Entry::program("larder check", || larder(&["check"])),
                 Entry::program("larder ensure", || larder(&["ensure"])),
-                Entry::call(format!("{kind}'s own answer"), ask),
+                Entry::call(format!("{kind}'s own answer"), || engines::answer(&engine, self.name())),
             ];
             outcomes.extend(contest(held, 10 * rounds, entries)?);
             outcomes.extend(contest(held, rounds, vec![Entry::call(format!("{kind} load"), loaded)])?);

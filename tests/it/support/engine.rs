@@ -3,11 +3,11 @@
 //! They need root. What they started is gone when they are dropped: processes, mounts and files.
 
 mod ctr;
+mod registry;
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
+
+pub use self::registry::RealRegistry;
 
 /// How long an engine may take to answer or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -181,7 +183,11 @@ impl RealEngine {
 
     /// Pulls from a registry on the loopback interface with its own command line.
     pub fn pull(&self, reference: &str) -> Output {
-        let arguments: &[&str] = if self.make.is_docker() { &["pull", "--quiet"] } else { &["pull", "--quiet", "--tls-verify=false"] };
+        let arguments: &[&str] = match self.make {
+            make if make.is_docker() => &["pull", "--quiet"],
+            make if make.is_podman() => &["pull", "--quiet", "--tls-verify=false"],
+            _ => &["images", "pull", "--plain-http"],
+        };
         self.command(&[arguments, &[reference]].concat()).output().expect("the engine's command line runs")
     }
 
@@ -394,53 +400,6 @@ fn debian(task: &str, suite: &str) -> Command {
     let mut command = Command::new(script.expect("the script lies in the project"));
     command.args([task, suite]);
     command
-}
-
-/// A registry that nothing else uses.
-pub struct RealRegistry {
-    process: Process,
-    folder: TempDir,
-    port: u16,
-}
-
-impl RealRegistry {
-    /// Starts Debian's registry on a free port of the loopback interface.
-    pub fn start() -> RealRegistry {
-        let folder = tempfile::Builder::new().prefix("registry").tempdir().expect("a temporary folder can be made");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback interface has free ports");
-        let port = listener.local_addr().expect("a listener has an address").port();
-        drop(listener);
-        let config = serde_json::json!({
-            "version": 0.1,
-            "log": { "level": "error" },
-            "storage": { "filesystem": { "rootdirectory": folder.path().join("data") }, "delete": { "enabled": true } },
-            "http": { "addr": format!("127.0.0.1:{port}") },
-        });
-        // JSON is YAML.
-        let path = folder.path().join("config.yml");
-        fs::write(&path, config.to_string()).expect("a new folder can be written");
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&path);
-        let answers = || TcpStream::connect(("127.0.0.1", port)).ok().map(drop);
-        let process = Process::start(command, &folder.path().join("log"), answers);
-        RealRegistry { process, folder, port }
-    }
-
-    /// Its host and port, as references have it.
-    pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    /// Ends it at once. It is not there any more.
-    pub fn kill(&mut self) {
-        self.process.kill();
-    }
-}
-
-impl Drop for RealRegistry {
-    fn drop(&mut self) {
-        self.process.end(self.folder.path());
-    }
 }
 
 /// A program that serves, and whatever it starts.

@@ -4,7 +4,14 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
 use crate::run::{self, Message, Result, fail};
+
+/// Rounds that take longer than this in all add nothing to what was seen.
+const ENOUGH: Duration = Duration::from_secs(30);
+/// A first run that takes longer than this warms nothing up, and counts.
+const LONG: Duration = Duration::from_secs(1);
 
 /// One that takes part.
 pub(super) struct Entry<'a> {
@@ -27,9 +34,17 @@ pub(super) struct Outcome {
     pub(super) median: Duration,
     pub(super) fastest: Duration,
     pub(super) slowest: Duration,
-    /// In KiB.
-    pub(super) memory: Option<u64>,
+    pub(super) used: Option<Used>,
     pub(super) rounds: usize,
+}
+
+/// What a program used, as the kernel counts it.
+#[derive(Clone, Copy)]
+pub(super) struct Used {
+    /// The most memory that it had at once, in KiB.
+    pub(super) memory: u64,
+    /// How many bytes it read, from files and all else.
+    pub(super) read: u64,
 }
 
 impl<'a> Entry<'a> {
@@ -68,12 +83,12 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The most memory that the program had at once, as the kernel counts it. Not timed: the wrapper costs a fork.
-    fn memory(&self) -> Result<Option<u64>> {
-        let Work::Program(command) = &self.work else { return Ok(None) };
+    /// The first run: how long it took, and what the program used. The wrapper costs a fork.
+    fn first(&self) -> Result<(Duration, Option<Used>)> {
+        let Work::Program(command) = &self.work else { return Ok((self.time()?, None)) };
         self.ready()?;
         let command = command();
-        let file = tempfile::NamedTempFile::new()?;
+        let (file, said) = (tempfile::NamedTempFile::new()?, tempfile::tempfile()?);
         let mut wrapped = Command::new("/usr/bin/time");
         wrapped.args(["--format", "%M", "--output"]).arg(file.path()).arg(command.get_program()).args(command.get_args());
         // `env_clear` cannot be read back, so nothing is inherited: what a program needs was set on its command.
@@ -81,9 +96,21 @@ impl<'a> Entry<'a> {
         for (name, value) in command.get_envs() {
             value.map(|value| wrapped.env(name, value));
         }
-        wrapped.env("PATH", crate::packages::path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        run::run(&mut wrapped)?;
-        Ok(fs::read_to_string(file.path())?.trim().parse().ok())
+        wrapped.env("PATH", crate::packages::path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone()?);
+        let started = Instant::now();
+        let mut child = wrapped.spawn()?;
+        // While nobody has taken note of its end, the kernel knows what it and its children read.
+        waitid(WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
+        let took = started.elapsed();
+        let counts = fs::read_to_string(format!("/proc/{}/io", child.id()))?;
+        let status = child.wait()?;
+        if !status.success() {
+            let said = std::io::read_to_string(rewound(said)?)?;
+            return fail(format!("`{}` failed ({status})\n{said}", run::shown(&command)));
+        }
+        let read = counts.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).unwrap_or(0);
+        let memory = fs::read_to_string(file.path())?.trim().parse().unwrap_or(0);
+        Ok((took, Some(Used { memory, read })))
     }
 
     fn ready(&self) -> Result {
@@ -94,30 +121,38 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Runs all in turn, once for warming up and then as many rounds as asked.
+fn rewound(mut file: fs::File) -> Result<fs::File> {
+    std::io::Seek::rewind(&mut file)?;
+    Ok(file)
+}
+
+/// Runs all in turn, once for warming up and then as many rounds as asked; of what takes long, fewer.
 pub(super) fn contest(operation: &str, rounds: usize, entries: Vec<Entry<'_>>) -> Result<Vec<Outcome>> {
     eprintln!("{operation}: {} …", entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", "));
-    let mut times = vec![Vec::new(); entries.len()];
+    let (mut times, mut used) = (Vec::new(), Vec::new());
     for entry in &entries {
-        entry.time()?;
+        let (took, uses) = entry.first()?;
+        times.push(if took > LONG { vec![took] } else { Vec::new() });
+        used.push(uses);
     }
-    for _ in 0..rounds {
-        for (entry, times) in entries.iter().zip(&mut times) {
-            times.push(entry.time()?);
+    for round in 0..rounds {
+        for (entry, times) in entries.iter().zip(&mut times).filter(|(_, times)| times.len() == round) {
+            if times.is_empty() || times.iter().sum::<Duration>() < ENOUGH {
+                times.push(entry.time()?);
+            }
         }
     }
-    let mut outcomes = Vec::new();
-    for (entry, mut times) in entries.iter().zip(times) {
+    let outcome = |((entry, mut times), used): ((&Entry<'_>, Vec<Duration>), Option<Used>)| {
         times.sort();
-        outcomes.push(Outcome {
+        Outcome {
             operation: operation.to_owned(),
             name: entry.name.clone(),
             median: times[times.len() / 2],
             fastest: times[0],
             slowest: times[times.len() - 1],
-            memory: entry.memory()?,
-            rounds,
-        });
-    }
-    Ok(outcomes)
+            used,
+            rounds: times.len(),
+        }
+    };
+    Ok(entries.iter().zip(times).zip(used).map(outcome).collect())
 }

@@ -24,8 +24,14 @@ pub(super) fn machine(bench: &Bench) -> Result {
     println!("Image: `{}`, {:.0} MB as a docker archive.", bench.fixture, megabytes(fs::metadata(&bench.archive)?.len()));
     let size = fs::metadata(&bench.program)?.len();
     println!("larder: {}, {:.1} MB.", first_line(&bench.program.display().to_string(), &["--version"])?, megabytes(size));
-    let versions =
-        [("dockerd", "--version"), ("podman", "--version"), ("skopeo", "--version"), ("crane", "version"), ("regctl", "version")];
+    let versions = [
+        ("dockerd", "--version"),
+        ("containerd", "--version"),
+        ("podman", "--version"),
+        ("skopeo", "--version"),
+        ("crane", "version"),
+        ("regctl", "version"),
+    ];
     for (program, argument) in versions {
         if packages::is_there(program) {
             println!("{program}: {}.", first_line(program, &[argument])?);
@@ -37,14 +43,15 @@ pub(super) fn machine(bench: &Bench) -> Result {
 
 /// One line for each program, beside the first of its operation.
 pub(super) fn table(outcomes: &[Outcome]) {
-    println!("| operation | program | median | from … to | beside larder | peak memory | rounds |");
-    println!("|---|---|---:|---:|---:|---:|---:|");
+    println!("| operation | program | median | from … to | beside larder | peak memory | read | rounds |");
+    println!("|---|---|---:|---:|---:|---:|---:|---:|");
     for outcome in outcomes {
         let first = outcomes.iter().find(|o| o.operation == outcome.operation).unwrap_or(outcome);
         let ratio = outcome.median.as_secs_f64() / first.median.as_secs_f64();
-        let memory = outcome.memory.map_or("".to_owned(), |kib| format!("{:.1} MiB", kib as f64 / 1024.0));
+        let memory = outcome.used.map_or(String::new(), |used| format!("{:.1} MiB", used.memory as f64 / 1024.0));
+        let read = outcome.used.map_or(String::new(), |used| format!("{:.1} MB", megabytes(used.read)));
         println!(
-            "| {} | {} | {} | {} … {} | {ratio:.2} | {memory} | {} |",
+            "| {} | {} | {} | {} … {} | {ratio:.2} | {memory} | {read} | {} |",
             outcome.operation,
             outcome.name,
             shown(outcome.median),
