@@ -212,16 +212,20 @@ impl Cache<'_> {
             }
             return Ok(Brought::Held(Box::new(report(pin, Done::Held, proof, usable, None))));
         }
-        let known = compared.map(|c| c.pin);
+        let known = compared.as_ref().map(|c| &c.pin);
         let counted_on = self.count_on().await?;
-        let pulled = match &known {
+        let pulled = match known {
             Some(pin) if pin.unproved => self.imported(wish, pin)?,
-            _ => self.pull_under(&counted_on, &want(wish, &platform, known.as_ref())).await?,
+            _ => self.pull_under(&counted_on, &want(wish, &platform, known)).await?,
         };
         let (pin, image) = one(&pulled);
         image_or_refuse(pin)?;
         self.store.used(pin);
-        let before = self.ask(pin, engine).await?;
+        let before = match compared {
+            // Without a network nothing was fetched since it was asked.
+            Some(checked) if self.upstream.is_none() && checked.pin == *pin => checked,
+            _ => self.ask(pin, engine).await?,
+        };
         if let Standing::Held(proof) = before.standing {
             return Ok(Brought::Held(Box::new(report(pin.clone(), Done::Held, proof, before.usable, Some((&pulled, 0))))));
         }

@@ -13,6 +13,8 @@ mod answer;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hyper::{Method, StatusCode};
@@ -43,6 +45,9 @@ const CONTAINERD: (u32, u32) = ZSTD;
 const MANIFESTS: (u32, u32) = (1, 48);
 /// How many images the classic image store is asked about at most, and how many at once: each takes it about half a millisecond.
 const IMAGES: (usize, usize) = (1000, 8);
+/// How long the classic image store takes to answer one question at most, where nothing else keeps the machine busy. The containerd image
+/// store takes ten times as long.
+const CLASSIC: Duration = Duration::from_millis(2);
 /// Where docker keeps its files if nobody says otherwise.
 const USUAL_ROOT: &str = "/var/lib/docker";
 /// Where images are named that are being loaded. No registry can have this host: RFC 2606, section 2.
@@ -115,19 +120,39 @@ impl Docker {
 
     async fn look(&self, name: &Name) -> Result<Option<Shown>, EngineError> {
         let path = format!("/images/{}/json?manifests=1", encoded(&name.to_string()));
-        let Some(raw) = self.wire.find::<Value>(&path).await? else { return Ok(None) };
+        let mut inspected = pin!(self.wire.find::<Value>(&path));
+        let asks_more = self.has_api(CONTAINERD) && !self.has_api(MANIFESTS);
+        // Who takes long to answer has the image store that is asked for more, and need not be waited for to ask it.
+        let (raw, whole) = match tokio::time::timeout(CLASSIC, &mut inspected).await {
+            Ok(inspected) => (inspected?, None),
+            Err(_) if asks_more => {
+                let (raw, whole) = tokio::try_join!(inspected, self.whole(name))?;
+                (raw, Some(whole))
+            }
+            Err(_) => (inspected.await?, None),
+        };
+        let Some(raw) = raw else { return Ok(None) };
         let shown = shown::read(Kind::Docker, name, raw).map_err(|source| self.wire.unreadable(&path, source))?;
         match shown {
             Some(shown) if shown.id_of == IdOf::Target && !self.has_api(MANIFESTS) => {
-                let (listed, unpacked) = tokio::try_join!(self.lists(name, &shown.id), self.has_unpacked(name))?;
-                Ok(Some(Shown { complete: listed && unpacked, ..shown }))
+                let whole = match whole {
+                    Some(whole) => whole,
+                    None => self.whole(name).await?,
+                };
+                Ok(Some(Shown { complete: whole.contains(&shown.id), ..shown }))
             }
             shown => Ok(shown),
         }
     }
 
-    /// Whether the image is in docker's list: before API 1.48, one that lacks layers can be inspected but is not listed.
-    async fn lists(&self, name: &Name, id: &Digest) -> Result<bool, EngineError> {
+    /// The images of this name of which all is there, as far as docker tells before API 1.48.
+    async fn whole(&self, name: &Name) -> Result<Vec<Digest>, EngineError> {
+        let (listed, unpacked) = tokio::try_join!(self.listed(name), self.has_unpacked(name))?;
+        Ok(if unpacked { listed } else { Vec::new() })
+    }
+
+    /// The images of this name in docker's list: before API 1.48, one that lacks layers can be inspected but is not listed.
+    async fn listed(&self, name: &Name) -> Result<Vec<Digest>, EngineError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Listed {
@@ -137,7 +162,7 @@ impl Docker {
         let pattern = name.familiar().replace('[', "\\[");
         let filters = serde_json::json!({ "reference": [pattern] }).to_string();
         let listed: Vec<Listed> = self.wire.ask(&format!("/images/json?filters={}", encoded(&filters))).await?;
-        Ok(listed.iter().any(|image| image.id == *id))
+        Ok(listed.into_iter().map(|image| image.id).collect())
     }
 
     /// Whether the image's layers were unpacked: its history goes by them, and is not found without them.
