@@ -4,8 +4,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::oci::{self, Descriptor, Image, Platform};
+use crate::oci::{self, Descriptor, Image, Platform, Referrer};
 use crate::reference::{Name, Reference};
+
+/// The most manifests that are kept because they refer to an image.
+pub const REFERRERS: usize = 256;
 
 /// What one reference meant for one platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +37,10 @@ pub struct Pin {
     /// What kind of artifact it is, where it is no container image. Then it is for no platform, and no engine takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact: Option<String>,
-    /// The bytes of all its blobs, each counted once.
+    /// What refers to it and is kept with it, what was listed last before the others; `None` where nobody asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referrers: Option<Vec<Referrer>>,
+    /// The bytes of all blobs of the image, each counted once.
     pub size: u64,
     /// The reference as it was asked for, canonically.
     pub asked: Reference,
@@ -77,6 +83,7 @@ impl Pin {
             layers: image.layers.clone(),
             diff_ids: image.diff_ids.clone(),
             artifact: image.artifact.clone(),
+            referrers: None,
             size: image.size(),
             asked,
             from,
@@ -107,9 +114,26 @@ impl Pin {
         }
     }
 
-    /// Every blob that it counts on, once: root, indexes on the way, manifest, config, layers.
+    /// Every blob that it counts on, once: root, indexes on the way, manifest, config, layers, and what refers to it.
     pub fn blobs(&self) -> Vec<&Descriptor> {
-        oci::each_once([&self.root].into_iter().chain(&self.via).chain([&self.manifest, &self.config]).chain(&self.layers))
+        let image = [&self.root].into_iter().chain(&self.via).chain([&self.manifest, &self.config]).chain(&self.layers);
+        oci::each_once(image.chain(self.referrers.iter().flatten().flat_map(Referrer::blobs)))
+    }
+
+    /// Whether it keeps all that another keeps of what refers to the image.
+    pub fn keeps_referrers_of(&self, other: &Pin) -> bool {
+        let kept = self.referrers.as_deref();
+        other.referrers.as_ref().is_none_or(|all| kept.is_some_and(|kept| all.iter().all(|one| kept.contains(one))))
+    }
+
+    /// Keeps also what an earlier pin of the same image keeps of what refers to it.
+    pub fn and_referrers_of(&mut self, earlier: &Pin) {
+        if let Some(known) = &earlier.referrers {
+            let own = self.referrers.get_or_insert_default();
+            let more: Vec<_> = known.iter().filter(|one| !own.contains(one)).cloned().collect();
+            own.extend(more);
+            own.truncate(REFERRERS);
+        }
     }
 
     /// The name pinned to the root: the reference that means this image everywhere. Of an image that is not proved, the name alone.

@@ -22,9 +22,14 @@ pub struct Plan {
 impl Plan {
     /// Compares the images with the store. Nothing is read but names and sizes.
     pub fn new(images: &[Image], store: &Store) -> Plan {
+        Plan::of(images.iter().flat_map(Image::blobs), store)
+    }
+
+    /// As [`Plan::new`], of these blobs.
+    pub fn of<'a>(blobs: impl IntoIterator<Item = &'a Descriptor>, store: &Store) -> Plan {
         let mut plan = Plan::default();
         let mut seen = HashSet::new();
-        for blob in images.iter().flat_map(Image::blobs).filter(|b| seen.insert(b.digest)) {
+        for blob in blobs.into_iter().filter(|b| seen.insert(b.digest)) {
             if store.has(blob) {
                 plan.present += 1;
                 plan.present_bytes = plan.present_bytes.saturating_add(blob.size);

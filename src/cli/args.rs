@@ -285,6 +285,9 @@ pub(crate) struct Pull {
     /// Platform, as os/architecture[/variant], or all; may be repeated [default: the engine's, else this machine's]
     #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
     pub(crate) platforms: Vec<PlatformOrAll>,
+    /// Keep with the image what names it as its subject: signatures, lists of what is in it, statements of how it was built
+    #[arg(long = "referrers")]
+    pub(crate) keep_referrers: bool,
     #[command(flatten)]
     pub(crate) engines: Engines,
     #[command(flatten)]

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use indicatif::MultiProgress;
 use larder::engine::Shown;
 use larder::engine::proof::Proof;
+use larder::oci::Referrer;
 use larder::pin::{Identity, Pin};
 use larder::plan::Lacking;
 use larder::pull::TagNow;
@@ -196,7 +197,14 @@ pub(crate) fn pin_json(pin: &Pin) -> Value {
         "name": pin.name, "pinned": pin.pinned(), "platform": pin.platform,
         "root": known(pin.root.digest), "manifest": known(pin.manifest.digest), "image_id": pin.image_id(),
         "size": pin.size, "from": pin.from, "pinned_at": pin.pinned_at, "pin_not_met": pin.pin_not_met, "proved": !pin.unproved,
-        "artifact": pin.artifact,
+        "artifact": pin.artifact, "referrers": pin.referrers.as_ref().map(|all| all.iter().map(referrer_json).collect::<Vec<_>>()),
+    })
+}
+
+fn referrer_json(referrer: &Referrer) -> Value {
+    json!({
+        "digest": referrer.manifest.digest, "kind": referrer.kind, "subject": referrer.subject, "media_type": referrer.manifest.media_type,
+        "layers": referrer.layers, "size": referrer.size(),
     })
 }
 

@@ -165,7 +165,14 @@ async fn intend(session: &Session<'_>, order: &Order<'_>, cache: &Cache<'_>, wis
 /// `--engine none`: the image is brought into the store, and no further.
 async fn into_store(session: &Session<'_>, order: &Order<'_>, reference: &Reference, name: &Name) -> Result<(), Failure> {
     let platforms = Platforms::These(vec![order.platform.cloned().unwrap_or_else(Platform::host)]);
-    let want = Want { reference: reference.clone(), name: name.clone(), platforms, from: order.from.clone(), unpinned: order.unpinned };
+    let want = Want {
+        reference: reference.clone(),
+        name: name.clone(),
+        platforms,
+        from: order.from.clone(),
+        unpinned: order.unpinned,
+        referrers: false,
+    };
     pull::one(session, order.upstream.as_ref(), &want, order.dry_run).await
 }
 

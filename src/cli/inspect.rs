@@ -4,6 +4,7 @@ use larder::engine::proof::Standing;
 use larder::engine::{self, Candidate};
 use larder::ensure::Checked;
 use larder::pin::Pin;
+use larder::plan::Plan;
 use larder::pull::{Cache, Platforms, Unpinned, Want};
 use larder::reference::Reference;
 use larder::store::Store;
@@ -48,8 +49,10 @@ async fn one(
             platforms: Platforms::These(vec![pin.platform.clone()]),
             from: Vec::new(),
             unpinned: Unpinned::Resolve,
+            referrers: false,
         };
-        let (images, plan) = cache.plan(&want).await?;
+        let images = cache.plan(&want).await?.0;
+        let plan = Plan::of(pin.blobs(), store);
         let mut held = Vec::new();
         for candidate in candidates {
             if let Ok(engine) = &candidate.answer {
@@ -109,5 +112,7 @@ fn text(pin: &Pin, layers: &[larder::oci::Descriptor], missing: usize, engines: 
     }
     lines.extend(engines.iter().map(|(kind, state)| format!("  {:10} {state}", format!("{kind}:"))));
     lines.extend(layers.iter().map(|l| format!("  layer:     {}  {}", l.digest, display::size(l.size))));
+    let referrers = pin.referrers.iter().flatten();
+    lines.extend(referrers.map(|r| format!("  referrer:  {}  {}, {}", r.manifest.digest, r.kind, display::size(r.size()))));
     lines.join("\n")
 }

@@ -2,7 +2,7 @@
 
 use larder::oci::Platform;
 use larder::pin::Pin;
-use larder::pull::{Cache, Platforms, Pulled, TagNow, Unpinned, Want};
+use larder::pull::{Cache, LeftOut, Platforms, Pulled, TagNow, Unpinned, Want};
 use larder::reference::Reference;
 use larder::upstream::Upstream;
 use serde_json::{Value, json};
@@ -23,8 +23,8 @@ pub(crate) async fn pull(session: &Session<'_>, args: &args::Pull) -> Result<Exi
     let platforms = deadline.keep(platforms(session, args)).await?;
     let mut exit = Exit::Done;
     for (reference, name) in references {
-        let (platforms, from) = (platforms.clone(), from.clone());
-        let want = Want { reference, name, platforms, from, unpinned: unpinned(&args.upstream) };
+        let (platforms, from, referrers) = (platforms.clone(), from.clone(), args.keep_referrers);
+        let want = Want { reference, name, platforms, from, unpinned: unpinned(&args.upstream), referrers };
         if let Err(failure) = deadline.keep(one(session, upstream.as_ref(), &want, args.dry.dry_run)).await {
             let failure = failure.naming(&want.reference);
             session.screen.failure(json!({ "reference": want.reference, "name": want.name }), &failure);
@@ -73,6 +73,9 @@ pub(crate) async fn one(session: &Session<'_>, upstream: Option<&Upstream>, want
 
 fn say(session: &Session<'_>, want: &Want, pulled: &Pulled, asked: &Value) {
     warn_moved(session, &want.reference, pulled.tag_now);
+    for LeftOut { digest, why } in &pulled.left_out {
+        session.screen.note(&format!("note: {digest} is listed as referring to {} and is not kept: {why}", want.reference));
+    }
     let status = if pulled.plan.missing.is_empty() { "present" } else { "pulled" };
     for pin in &pulled.pins {
         if pin.pin_not_met {
@@ -82,12 +85,17 @@ fn say(session: &Session<'_>, want: &Want, pulled: &Pulled, asked: &Value) {
             "present" => "all of it was in the store".to_owned(),
             _ => format!("{} fetched and verified", display::size(pulled.fetched)),
         };
-        let text = format!("{}\n  {} {}, {did}", pin.pinned(), pin.platform, display::size(pin.size));
+        let beside = match &pin.referrers {
+            Some(referrers) if want.referrers => format!("; {} kept", display::count(referrers.len(), "referrer")),
+            _ => String::new(),
+        };
+        let text = format!("{}\n  {} {}, {did}{beside}", pin.pinned(), pin.platform, display::size(pin.size));
         let json = display::merged(
             display::pin_json(pin),
             json!({
                 "reference": want.reference, "status": status, "fetched_bytes": pulled.fetched, "fetched_blobs": pulled.plan.missing.len(),
                 "tag_now": display::tag_now_json(pulled.tag_now), "asked": asked,
+                "referrers_left_out": pulled.left_out,
             }),
         );
         session.screen.result(json, &text, &pin.pinned().to_string());

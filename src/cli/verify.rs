@@ -151,6 +151,7 @@ async fn repair_pins(cache: &Cache<'_>, repositories: &[Repository], problems: &
             from: repositories.to_vec(),
             reference: reference.clone(),
             unpinned: Unpinned::Refuse,
+            referrers: false,
         };
         // All of them first: as long as one cannot be read, no other of its name can be written.
         match cache.store.set_pin_aside(path) {

@@ -253,5 +253,6 @@ fn want(pin: &Pin) -> Want {
         platforms: Platforms::These(vec![pin.platform.clone()]),
         from: Vec::new(),
         unpinned: Unpinned::Refuse,
+        referrers: false,
     }
 }

@@ -335,7 +335,7 @@ impl Cache<'_> {
         let images = vec![pin.image()];
         let plan = Plan::new(&images, self.store);
         if plan.missing.is_empty() {
-            return Ok(Pulled { pins: vec![pin.clone()], images, plan, fetched: 0, tag_now: None });
+            return Ok(Pulled { pins: vec![pin.clone()], images, plan, fetched: 0, tag_now: None, left_out: Vec::new() });
         }
         let (reference, Plan { present, missing, .. }) = (wish.reference.clone(), plan);
         self.store.missing_not_damaged(&missing)?;
@@ -385,7 +385,7 @@ fn want(wish: &Wish, platform: &Platform, known: Option<&Pin>) -> Want {
         _ => wish.reference.clone(),
     };
     let platforms = Platforms::These(vec![platform.clone()]);
-    Want { reference, name: wish.name.clone(), platforms, from: wish.from.clone(), unpinned: wish.unpinned }
+    Want { reference, name: wish.name.clone(), platforms, from: wish.from.clone(), unpinned: wish.unpinned, referrers: false }
 }
 
 fn image_or_refuse(pin: &Pin) -> Result<()> {

@@ -38,6 +38,12 @@ pub enum DocumentError {
         /// Its media type.
         media_type: String,
     },
+    /// What was listed as referring to something refers to nothing.
+    #[error("the manifest {digest} names no subject")]
+    NoSubject {
+        /// Which manifest.
+        digest: Digest,
+    },
     /// A layer that is not in the registry but elsewhere.
     #[error("the layer {digest} is foreign (not distributable), which larder does not fetch")]
     Foreign {
@@ -94,4 +100,16 @@ pub enum DocumentError {
         /// How many are allowed.
         limit: u64,
     },
+}
+
+impl DocumentError {
+    /// What has a media type that larder does not know.
+    pub(crate) fn not_an_image(digest: Digest, media_type: &str) -> DocumentError {
+        DocumentError::NotAnImage { digest, media_type: shown(media_type) }
+    }
+}
+
+/// A media type that may be none, fit to be shown.
+pub(super) fn shown(media_type: &str) -> String {
+    media_type.chars().take(100).flat_map(char::escape_debug).collect()
 }

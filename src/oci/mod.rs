@@ -7,9 +7,9 @@
 mod error;
 mod layout;
 mod platform;
+mod raw;
+mod referrer;
 mod unpack;
-
-use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,8 @@ use crate::json;
 pub use error::DocumentError;
 pub use layout::{Layout, Listed};
 pub use platform::{Platform, PlatformError};
+use raw::{RawConfig, RawDescriptor, RawDocument};
+pub use referrer::{Referrer, listed_referrers, referrers_tag};
 pub(crate) use unpack::unpacked;
 
 /// The most bytes a manifest, index or config may have: 4 MiB
@@ -188,124 +190,14 @@ const KEYS: [&str; 16] = [
 ];
 const CONFIG_KEYS: [&str; 5] = ["architecture", "os", "variant", "rootfs", "diff_ids"];
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawDocument {
-    #[serde(default, deserialize_with = "json::null_is_default")]
-    schema_version: u64,
-    #[serde(default, deserialize_with = "json::null_is_default")]
-    media_type: String,
-    config: Option<RawDescriptor>,
-    layers: Option<Vec<RawDescriptor>>,
-    manifests: Option<Vec<RawDescriptor>>,
-    fs_layers: Option<serde::de::IgnoredAny>,
-    artifact_type: Option<String>,
-    subject: Option<RawDescriptor>,
-    #[serde(default, deserialize_with = "json::null_is_default")]
-    annotations: HashMap<String, String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawDescriptor {
-    #[serde(default, deserialize_with = "json::null_is_default")]
-    media_type: String,
-    digest: Digest,
-    size: u64,
-    #[serde(default, deserialize_with = "json::null_is_default")]
-    urls: Vec<String>,
-    data: Option<String>,
-    platform: Option<RawPlatform>,
-    artifact_type: Option<String>,
-    #[serde(default, deserialize_with = "json::null_is_default")]
-    annotations: HashMap<String, String>,
-}
-
-impl RawDescriptor {
-    /// Fails if its inline data is not what its digest and size say, whether or not anybody uses it.
-    fn check(&self) -> Result<(), DocumentError> {
-        self.inline().map(drop)
-    }
-
-    fn inline(&self) -> Result<Option<Verified>, DocumentError> {
-        use base64::Engine;
-        let Some(data) = &self.data else { return Ok(None) };
-        let wrong = || DocumentError::InlineData { digest: self.digest };
-        let data = base64::engine::general_purpose::STANDARD.decode(data).map_err(|_| wrong())?;
-        let data = Verified::compare(data, &self.digest).map_err(|_| wrong())?;
-        if data.size() == self.size { Ok(Some(data)) } else { Err(wrong()) }
-    }
-
-    fn is_attestation(&self) -> bool {
-        self.annotations.contains_key("vnd.docker.reference.type")
-            || self.platform.as_ref().is_some_and(|p| p.os == "unknown" || p.architecture == "unknown")
-    }
-}
-
-#[derive(Deserialize)]
-struct RawPlatform {
-    #[serde(default, deserialize_with = "json::null_is_default")]
-    os: String,
-    #[serde(default, deserialize_with = "json::null_is_default")]
-    architecture: String,
-    variant: Option<String>,
-    #[serde(default, rename = "os.features", deserialize_with = "json::null_is_default")]
-    features: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct RawConfig {
-    #[serde(default, deserialize_with = "json::null_is_default")]
-    os: String,
-    #[serde(default, deserialize_with = "json::null_is_default")]
-    architecture: String,
-    variant: Option<String>,
-    rootfs: Option<RawRootfs>,
-}
-
-#[derive(Deserialize)]
-struct RawRootfs {
-    #[serde(default, deserialize_with = "json::null_is_default")]
-    diff_ids: Vec<Digest>,
-}
-
 impl Document {
     /// Reads an index or a manifest.
     ///
     /// `said` is the media type that a descriptor or a registry gave it; what the document says of itself and what it contains must agree with it.
     /// Returns the document and its descriptor.
     pub fn parse(bytes: &Verified, said: Option<&str>) -> Result<(Document, Descriptor), DocumentError> {
-        let digest = bytes.digest();
-        if said.is_some_and(|s| s.starts_with("application/vnd.docker.distribution.manifest.v1+")) {
-            return Err(DocumentError::SchemaOne { digest });
-        }
-        let raw: RawDocument = json::parse(bytes.bytes(), &KEYS).map_err(|source| DocumentError::Json { digest, source })?;
-        if raw.schema_version == 1 || raw.fs_layers.is_some() {
-            return Err(DocumentError::SchemaOne { digest });
-        }
-        let said = said.map(|s| s.split(';').next().unwrap_or(s).trim()).filter(|s| !UNSAID.contains(s));
-        let own = Some(raw.media_type.as_str()).filter(|s| !s.is_empty());
-        raw.subject.as_ref().map_or(Ok(()), RawDescriptor::check)?;
-        let found = match (raw.manifests.is_some(), raw.layers.is_some() || raw.config.is_some()) {
-            (true, false) => Kind::Index,
-            (false, true) => Kind::Manifest,
-            (true, true) => return Err(confused(digest, own.or(said), "both an index and a manifest")),
-            (false, false) => return Err(confused(digest, own.or(said), "neither an index nor a manifest")),
-        };
-        for media_type in [said, own].into_iter().flatten() {
-            match Kind::of(media_type) {
-                None => return Err(DocumentError::NotAnImage { digest, media_type: media_type.to_owned() }),
-                Some(kind) if kind != found => return Err(confused(digest, Some(media_type), found.words())),
-                Some(_) => {}
-            }
-        }
-        if let (Some(said), Some(own)) = (said, own)
-            && said != own
-        {
-            return Err(confused(digest, Some(said), "a document that calls itself otherwise"));
-        }
-        let media_type = own.or(said).unwrap_or(found.default_type()).to_owned();
-        let descriptor = Descriptor { media_type, digest, size: bytes.size() };
+        let (raw, found, descriptor) = read(bytes, said)?;
+        let digest = descriptor.digest;
         let document = match found {
             Kind::Index => Document::Index(index(digest, raw.manifests.unwrap_or_default())?),
             Kind::Manifest => {
@@ -315,6 +207,42 @@ impl Document {
         };
         Ok((document, descriptor))
     }
+}
+
+/// Reads a document as far as its kind is concerned: what it says, which of the two it is, and its descriptor.
+fn read(bytes: &Verified, said: Option<&str>) -> Result<(RawDocument, Kind, Descriptor), DocumentError> {
+    let digest = bytes.digest();
+    if said.is_some_and(|s| s.starts_with("application/vnd.docker.distribution.manifest.v1+")) {
+        return Err(DocumentError::SchemaOne { digest });
+    }
+    let raw: RawDocument = json::parse(bytes.bytes(), &KEYS).map_err(|source| DocumentError::Json { digest, source })?;
+    if raw.schema_version == 1 || raw.fs_layers.is_some() {
+        return Err(DocumentError::SchemaOne { digest });
+    }
+    let said = said.map(|s| s.split(';').next().unwrap_or(s).trim()).filter(|s| !UNSAID.contains(s));
+    let own = Some(raw.media_type.as_str()).filter(|s| !s.is_empty());
+    raw.subject.as_ref().map_or(Ok(()), RawDescriptor::check)?;
+    let found = match (raw.manifests.is_some(), raw.layers.is_some() || raw.config.is_some()) {
+        (true, false) => Kind::Index,
+        (false, true) => Kind::Manifest,
+        (true, true) => return Err(confused(digest, own.or(said), "both an index and a manifest")),
+        (false, false) => return Err(confused(digest, own.or(said), "neither an index nor a manifest")),
+    };
+    for media_type in [said, own].into_iter().flatten() {
+        match Kind::of(media_type) {
+            None => return Err(DocumentError::not_an_image(digest, media_type)),
+            Some(kind) if kind != found => return Err(confused(digest, Some(media_type), found.words())),
+            Some(_) => {}
+        }
+    }
+    if let (Some(said), Some(own)) = (said, own)
+        && said != own
+    {
+        return Err(confused(digest, Some(said), "a document that calls itself otherwise"));
+    }
+    let media_type = own.or(said).unwrap_or(found.default_type()).to_owned();
+    let descriptor = Descriptor { media_type, digest, size: bytes.size() };
+    Ok((raw, found, descriptor))
 }
 
 /// The content that a manifest or index brings with it, in the field `data` of its descriptors: nothing of it has to be fetched.
@@ -439,7 +367,7 @@ impl Kind {
 }
 
 fn confused(digest: Digest, media_type: Option<&str>, found: &'static str) -> DocumentError {
-    DocumentError::Confused { digest, media_type: media_type.unwrap_or("nothing").to_owned(), found }
+    DocumentError::Confused { digest, media_type: error::shown(media_type.unwrap_or("nothing")), found }
 }
 
 fn index(digest: Digest, entries: Vec<RawDescriptor>) -> Result<Index, DocumentError> {
@@ -487,12 +415,7 @@ fn manifest(
 fn kind_of_artifact(config: &Descriptor, said: Option<String>) -> Result<String, DocumentError> {
     let kind = said.filter(|kind| !kind.is_empty()).unwrap_or_else(|| config.media_type.clone());
     let is_media_type = kind.len() <= 255 && kind.contains('/') && kind.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_media_type { Ok(kind) } else { Err(DocumentError::NotAnImage { digest: config.digest, media_type: shown(&kind) }) }
-}
-
-/// A media type that is none, fit to be shown.
-fn shown(media_type: &str) -> String {
-    media_type.chars().take(100).flat_map(char::escape_debug).collect()
+    if is_media_type { Ok(kind) } else { Err(DocumentError::not_an_image(config.digest, &kind)) }
 }
 
 fn layer(raw: RawDescriptor, of_artifact: bool) -> Result<Descriptor, DocumentError> {
@@ -504,7 +427,7 @@ fn layer(raw: RawDescriptor, of_artifact: bool) -> Result<Descriptor, DocumentEr
     match layer.compression() {
         Some(_) => Ok(layer),
         None if of_artifact => Ok(layer),
-        None => Err(DocumentError::NotAnImage { digest: layer.digest, media_type: layer.media_type }),
+        None => Err(DocumentError::not_an_image(layer.digest, &layer.media_type)),
     }
 }
 

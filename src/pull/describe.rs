@@ -118,7 +118,7 @@ impl Cache<'_> {
     }
 
     /// A document that is known already, or that the store or a registry has.
-    async fn read(
+    pub(super) async fn read(
         &self,
         want: &Want,
         of: &Descriptor,

@@ -32,15 +32,17 @@ impl Cache<'_> {
             platforms: Platforms::These(vec![pin.platform.clone()]),
             from: known_sources(pin).chain(from.iter().cloned()).collect(),
             unpinned: Unpinned::Refuse,
+            referrers: false,
         };
-        let plan = Plan::new(&[pin.image()], self.store);
+        let plan = Plan::of(pin.blobs(), self.store);
         self.complete_or_online(&want, &plan)?;
         self.store.room_for(&plan.missing)?;
         (self.tell)(Event::Fetching { reference: want.reference.clone(), blobs: plan.missing.len(), bytes: plan.missing_bytes() });
         let sources = self.sources(&want, None);
         let mut documents = BTreeMap::new();
         let image = pin.image();
-        for blob in plan.missing.iter().filter(|blob| image.documents().any(|document| document == *blob)) {
+        let referring = || pin.referrers.iter().flatten().map(|referrer| &referrer.manifest);
+        for blob in plan.missing.iter().filter(|blob| image.documents().chain(referring()).any(|document| document == *blob)) {
             let part = if *blob == pin.config { "config" } else { "manifest" };
             documents.insert(blob.digest, fetch::document(&want, blob, part, &sources, self.tell).await?);
         }

@@ -8,6 +8,7 @@ mod describe;
 mod fetch;
 mod mend;
 mod proof;
+mod referrers;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use crate::upstream::{At, By, Found, Place, Upstream, UpstreamError};
 use describe::Described;
 pub use mend::Mended;
 pub(crate) use proof::Manifests;
+pub use referrers::LeftOut;
+use referrers::Referring;
 use sources::Sources;
 
 /// What the main line works with: where images are kept, who may be asked, who is told. Nothing else.
@@ -49,6 +52,8 @@ pub struct Want {
     pub from: Vec<Repository>,
     /// What to do when there is no digest, or the digest cannot be had.
     pub unpinned: Unpinned,
+    /// Whether what refers to it is wanted too: signatures, lists of what is in it.
+    pub referrers: bool,
 }
 
 /// The platforms an image is wanted for.
@@ -84,6 +89,8 @@ pub struct Pulled {
     pub fetched: u64,
     /// What the tag points to now, where a registry was asked for a tag and a digest.
     pub tag_now: Option<TagNow>,
+    /// What was listed as referring to it, and is not kept.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// What a registry says of a tag whose image was asked for by digest. A fact, not an error.
@@ -162,6 +169,38 @@ pub enum PullError {
         /// What is wrong.
         source: DocumentError,
     },
+    /// What refers to it could not be asked.
+    #[error("what refers to {reference} could not be had from {}", places(.tried))]
+    Unlisted {
+        /// The reference.
+        reference: Reference,
+        /// Who was asked, in order, and what came of it; never empty.
+        tried: Vec<(Place, UpstreamError)>,
+    },
+    /// What refers to it was never asked for, and no registry may be asked.
+    #[error("it is not known what refers to {reference}, and the network is off")]
+    ReferrersNotAsked {
+        /// The reference.
+        reference: Reference,
+    },
+    /// More refers to it than to any real image.
+    #[error("more than {limit} manifests refer to {reference}")]
+    TooManyReferrers {
+        /// The reference.
+        reference: Reference,
+        /// How many may.
+        limit: usize,
+    },
+    /// What refers to it is larger than any signature or list.
+    #[error("what refers to {reference} has more than {blobs} blobs or {bytes} bytes")]
+    ReferrersTooLarge {
+        /// The reference.
+        reference: Reference,
+        /// How many blobs it may have.
+        blobs: usize,
+        /// How many bytes it may have.
+        bytes: u64,
+    },
     /// A blob did not come.
     #[error("a {part} of {reference} could not be fetched")]
     Blob {
@@ -223,8 +262,9 @@ impl Cache<'_> {
         let mut root = self.resolve(want, true, &mut documents).await?;
         let claim = root.claim.take();
         let sources = self.sources(want, root.from.as_ref());
-        let Described { images, documents } = self.describe(want, &root, &sources, documents).await?;
-        let plan = Plan::new(&images, self.store);
+        let Described { images, mut documents } = self.describe(want, &root, &sources, documents).await?;
+        let referring = self.referring(want, &images, &sources, &mut documents).await?;
+        let plan = Plan::of(images.iter().flat_map(Image::blobs).chain(referring.blobs()), self.store);
         self.complete_or_online(want, &plan)?;
         self.store.room_for(&plan.missing)?;
         (self.tell)(Event::Fetching { reference: want.reference.clone(), blobs: plan.missing.len(), bytes: plan.missing_bytes() });
@@ -236,8 +276,8 @@ impl Cache<'_> {
         };
         let fetching = fetch::all(self, want, &plan, &sources);
         let (fetched, tag_now) = futures_util::future::try_join(fetching, self.tag_now(want, asked.as_ref())).await?;
-        let (pins, fetched) = (self.pin(want, &root, asked.as_ref(), &images, &plan).await?, kept + fetched);
-        Ok(Pulled { pins, images, plan, fetched, tag_now })
+        let (pins, fetched) = (self.pin(want, &root, asked.as_ref(), &images, &referring, &plan).await?, kept + fetched);
+        Ok(Pulled { pins, images, plan, fetched, tag_now, left_out: referring.left_out })
     }
 
     /// What [`Cache::pull`] would do: the images and what the store lacks of them. Asks registries for manifests and
@@ -246,8 +286,9 @@ impl Cache<'_> {
         let mut documents = BTreeMap::new();
         let root = self.resolve(want, false, &mut documents).await?;
         let sources = self.sources(want, root.from.as_ref());
-        let images = self.describe(want, &root, &sources, documents).await?.images;
-        let plan = Plan::new(&images, self.store);
+        let Described { images, mut documents } = self.describe(want, &root, &sources, documents).await?;
+        let referring = self.referring(want, &images, &sources, &mut documents).await?;
+        let plan = Plan::of(images.iter().flat_map(Image::blobs).chain(referring.blobs()), self.store);
         Ok((images, plan))
     }
 
@@ -398,14 +439,23 @@ impl Cache<'_> {
     }
 
     /// Pins the images, unless the newest pins of the name say the same. A pull that was cut off behind its pin left the index to the next.
-    async fn pin(&self, want: &Want, root: &Root, asked: Option<&Place>, images: &[Image], plan: &Plan) -> Result<Vec<Pin>> {
+    async fn pin(
+        &self,
+        want: &Want,
+        root: &Root,
+        asked: Option<&Place>,
+        images: &[Image],
+        referring: &Referring,
+        plan: &Plan,
+    ) -> Result<Vec<Pin>> {
         let mut pins = Vec::new();
         for image in images {
             let from = asked.map(ToString::to_string);
-            let pin = Pin { pin_not_met: root.pin_not_met, ..Pin::new(want.reference.clone(), want.name.clone(), image, from) };
+            let referrers = want.referrers.then(|| referring.to(image));
+            let pin = Pin { pin_not_met: root.pin_not_met, referrers, ..Pin::new(want.reference.clone(), want.name.clone(), image, from) };
             let newest = self.store.find(&want.name.to_reference(), Some(&pin.platform))?.into_iter().next();
             match newest {
-                Some(known) if known.says_the_same(&pin) => {
+                Some(known) if known.says_the_same(&pin) && known.keeps_referrers_of(&pin) => {
                     let (brought, kept) = (!plan.missing.is_empty(), known.clone());
                     fetch::blocking(self.store, move |store| {
                         store.mend_index();
@@ -416,9 +466,7 @@ impl Cache<'_> {
                     pins.push(known);
                 }
                 _ => {
-                    let kept = pin.clone();
-                    fetch::blocking(self.store, move |store| store.pin(&kept)).await?;
-                    pins.push(pin);
+                    pins.push(fetch::blocking(self.store, move |store| store.pin(&pin)).await?);
                 }
             }
         }

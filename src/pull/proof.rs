@@ -30,6 +30,7 @@ impl Cache<'_> {
             platforms: Platforms::These(vec![platform.clone()]),
             from: from.to_vec(),
             unpinned: Unpinned::Refuse,
+            referrers: false,
         };
         let mut documents = BTreeMap::new();
         let root = self.resolve(&want, false, &mut documents).await?;

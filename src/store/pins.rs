@@ -48,18 +48,21 @@ impl Store {
     /// Writes a pin; when this returns, it is on the disk. The blobs that it counts on are there, and the caller holds a [`Shared`](super::Shared).
     ///
     /// The pin that was written last answers to the bare tag, whatever the clock says: one whose time is not after all
-    /// others of its name is written with a time that is.
-    pub fn pin(&self, pin: &Pin) -> Result<()> {
-        self.write_pin(pin)?;
-        self.catch_up()
+    /// others of its name is written with a time that is. What another pin of the same image keeps of what refers to it stays. Returns
+    /// the pin as it was written.
+    pub fn pin(&self, pin: &Pin) -> Result<Pin> {
+        let written = self.write_pin(pin)?;
+        self.catch_up()?;
+        Ok(written)
     }
 
-    fn write_pin(&self, pin: &Pin) -> Result<()> {
+    fn write_pin(&self, pin: &Pin) -> Result<Pin> {
         let _one_at_a_time = self.lock_pins()?;
         let folder = self.pin_folder(pin.name.repository());
         let path = folder.join(file_name(pin));
-        let others: Vec<Pin> = self.named(&pin.name)?.into_iter().filter(|other| file_name(other) != file_name(pin)).collect();
-        let pin = after(pin.clone(), &others);
+        let (same, others): (Vec<Pin>, Vec<Pin>) = self.named(&pin.name)?.into_iter().partition(|other| file_name(other) == file_name(pin));
+        let mut pin = after(pin.clone(), &others);
+        same.iter().for_each(|earlier| pin.and_referrers_of(earlier));
         disk::make_folder(&folder)?;
         // A blob that another process just named may not have reached the disk under its name.
         self.settle()?;
@@ -68,7 +71,8 @@ impl Store {
         self.parse_pin(&path, &text)?;
         self.note_change(&pin.name)?;
         disk::replace(&self.scratch(), &path, &text)?;
-        disk::sync_folder(&folder)
+        disk::sync_folder(&folder)?;
+        Ok(pin)
     }
 
     /// All pins, newest first. One that cannot be read is an error.

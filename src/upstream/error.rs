@@ -341,6 +341,20 @@ pub enum UpstreamError {
         /// Where it leads.
         to: ShownUrl,
     },
+    /// A list goes on, and it cannot be told where, or at a place that is another's.
+    #[error("the list at {url} goes on at no place of the same registry")]
+    LostPage {
+        /// The page that was read last.
+        url: ShownUrl,
+    },
+    /// A list goes on in a circle, or for longer than any list of a registry.
+    #[error("the list at {url} has no end after {pages} pages")]
+    EndlessList {
+        /// The page that was read last.
+        url: ShownUrl,
+        /// How many pages came.
+        pages: usize,
+    },
     /// The content is not as it was stored: its digest could not be compared.
     #[error("{url} gave its content in the encoding `{encoding}`")]
     Encoded {

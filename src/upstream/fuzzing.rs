@@ -3,16 +3,17 @@
 use std::str;
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::Url;
+use reqwest::header::{HeaderMap, HeaderValue, LINK, WWW_AUTHENTICATE};
 
 use super::blob::content_range;
 use super::challenge::Challenge;
-use super::token;
+use super::{link, token};
 
 /// As `fuzzing` has them, which stands below this room.
 type Target = (&'static str, fn(&[u8]));
 
-pub(crate) const TARGETS: &[Target] = &[("challenge", challenge), ("content_range", range), ("token", reply)];
+pub(crate) const TARGETS: &[Target] = &[("challenge", challenge), ("content_range", range), ("token", reply), ("link", link)];
 
 /// What was read, written down plainly, is read as the same.
 fn challenge(input: &[u8]) {
@@ -55,4 +56,25 @@ fn reply(input: &[u8]) {
     let value: serde_json::Value = serde_json::from_slice(input).expect("what was accepted is JSON");
     let named = |name: &str| value[name].as_str().filter(|t| !t.is_empty());
     assert_eq!(named("token").or(named("access_token")), Some(token.as_str()));
+}
+
+/// A list goes on where it came from, or nowhere; each line is a header.
+fn link(input: &[u8]) {
+    let from = Url::parse("https://r.example/v2/team/app/referrers/sha256:aa?ns=docker.io").expect("a URL");
+    let Some(Ok(Some(next))) = follow(input, &from) else { return };
+    assert_eq!(next.origin(), from.origin());
+    assert!(next.username().is_empty() && next.password().is_none() && next.fragment().is_none());
+    // Written down plainly, it is the same.
+    if next.as_str().len() < 8192 {
+        let again = format!("<{next}>; rel=\"next\"");
+        assert_eq!(follow(again.as_bytes(), &from), Some(Ok(Some(next))), "{again}");
+    }
+}
+
+fn follow(input: &[u8], from: &Url) -> Option<Result<Option<Url>, link::Lost>> {
+    let mut headers = HeaderMap::new();
+    for line in input.split(|byte| *byte == b'\n').take(32) {
+        headers.append(LINK, HeaderValue::from_bytes(line).ok()?);
+    }
+    Some(link::next(&headers, from))
 }

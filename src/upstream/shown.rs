@@ -52,6 +52,8 @@ impl UpstreamError {
             | UpstreamError::TooManyRedirects { url, .. }
             | UpstreamError::LostRedirect { url }
             | UpstreamError::InsecureRedirect { url, .. }
+            | UpstreamError::LostPage { url }
+            | UpstreamError::EndlessList { url, .. }
             | UpstreamError::Encoded { url, .. }
             | UpstreamError::TooLarge { url, .. }
             | UpstreamError::WrongManifest { url, .. }

@@ -1,6 +1,7 @@
 //! What a manifest may be besides a usual image: other digests, indexes in indexes, artifacts, content that stands in it.
 
 mod real;
+mod referrers;
 
 use std::fs;
 use std::path::Path;

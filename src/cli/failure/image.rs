@@ -54,6 +54,12 @@ impl From<&PullError> for Failure {
                 failure.with("missing", missing).hint(format!("run `larder pull {reference}` once without --offline"))
             }
             PullError::Unavailable { tried, .. } => unavailable(message, tried),
+            PullError::Unlisted { tried, .. } => unavailable(message, tried),
+            PullError::ReferrersNotAsked { reference } => Failure::new(Exit::NotThere, "referrers-not-asked", message)
+                .hint(format!("run `larder pull --referrers {reference}` once without --offline")),
+            PullError::TooManyReferrers { .. } | PullError::ReferrersTooLarge { .. } => {
+                Failure::new(Exit::Failed, "referrers", message).hint("pull it without --referrers")
+            }
             PullError::NoSuchPlatform { offered, .. } => Failure::new(Exit::NotThere, "no-such-platform", message)
                 .with("on offer", platforms(offered))
                 .hint("choose one of these with --platform"),

@@ -4,6 +4,8 @@ mod credentials;
 mod limits;
 mod mirrors;
 mod proxies;
+mod push;
+mod referrers;
 mod tls;
 mod token;
 
