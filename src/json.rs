@@ -2,14 +2,15 @@
 //!
 //! Go's reader takes the last of two equal keys and does not care for their case; serde's takes the exact one. A
 //! document that the two would read differently is refused here, so that what larder verified is what an
-//! engine will see. Depth is bounded; the size of the text is bounded by whoever read it.
+//! engine will see; so is a list where an object belongs. Depth is bounded; the size of the text is bounded by whoever read it.
+
+mod objects;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::marker::PhantomData;
 
+use objects::Objects;
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Deeper nesting than any manifest or config has.
@@ -25,7 +26,12 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], known: &[&str]) -> Result<
     let mut reader = serde_json::Deserializer::from_slice(text);
     Unambiguous { known, depth: 0, free: false }.deserialize(&mut reader)?;
     reader.end()?;
-    serde_json::from_slice(text)
+    read(text)
+}
+
+/// Reads a document that decides nothing by itself, or that larder wrote: keys may be ambiguous, and objects are objects all the same.
+pub(crate) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(text).map(|Object(read)| read)
 }
 
 #[derive(Clone, Copy)]
@@ -113,27 +119,13 @@ fn fold(key: &str) -> String {
     key.chars().flat_map(char::to_lowercase).map(|c| if c == 'ſ' { 's' } else { c }).collect()
 }
 
-/// What stands in the text as an object. serde would also take a list of its values, which Go's reader refuses.
+/// What is written with objects where it has structs, all the way down. serde would also take lists of their values, which Go's reader refuses.
 #[derive(Debug)]
 pub(crate) struct Object<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<T>, D::Error> {
-        deserializer.deserialize_map(ObjectVisitor(PhantomData))
-    }
-}
-
-struct ObjectVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-    type Value = Object<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+        T::deserialize(Objects(deserializer)).map(Object)
     }
 }
 
@@ -187,5 +179,37 @@ mod tests {
         ] {
             assert!(!refused(good), "{good}");
         }
+    }
+
+    #[test]
+    fn a_list_is_no_object_at_any_depth() {
+        #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+        struct Inner {
+            a: u8,
+        }
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Outer {
+            one: Option<Inner>,
+            #[serde(default, deserialize_with = "super::null_is_default")]
+            many: Vec<Inner>,
+            named: std::collections::BTreeMap<String, Inner>,
+            pair: (u8, String),
+        }
+        let good = r#"{"one":{"a":1},"many":[{"a":2},{"a":3}],"named":{"x":{"a":4}},"pair":[5,"y"]}"#;
+        let read: Outer = super::parse(good.as_bytes(), &[]).unwrap();
+        assert_eq!(read.many, [Inner { a: 2 }, Inner { a: 3 }]);
+        assert_eq!((read.one, &read.named["x"], read.pair), (Some(Inner { a: 1 }), &Inner { a: 4 }, (5, "y".into())));
+        for object in [r#"{"a":1}"#, r#"{"a":2}"#, r#"{"a":4}"#] {
+            let list = good.replace(object, &object.replace("{\"a\":", "[").replace('}', "]"));
+            assert!(list != good && serde_json::from_str::<Outer>(&list).is_ok(), "serde takes {list}");
+            for read in [super::parse::<Outer>, |text, _| super::read(text)] as [fn(&[u8], &[&str]) -> Result<Outer, serde_json::Error>; 2]
+            {
+                let error = read(list.as_bytes(), &[]).unwrap_err();
+                assert!(error.to_string().starts_with("invalid type: sequence, expected struct Inner at line 1"), "{error}");
+            }
+        }
+        assert!(super::parse::<Outer>(br#"[null,[],{},[5,"y"]]"#, &[]).is_err());
+        let nothing: Outer = super::parse(br#"{"one":null,"many":null,"named":{},"pair":[5,"y"]}"#, &[]).unwrap();
+        assert_eq!((nothing.one, nothing.many), (None, vec![]));
     }
 }

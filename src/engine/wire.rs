@@ -26,6 +26,7 @@ use super::discover::Address;
 use super::process::{Ended, Tunnel};
 use super::tls;
 use super::{EngineError, Place};
+use crate::json;
 
 /// The longest answer that is read: larger than the config of any image.
 const ANSWER_LIMIT: usize = 16 << 20;
@@ -114,7 +115,7 @@ impl Wire {
         if reply.status != StatusCode::OK {
             return Err(self.refused(&shown(&Method::GET, path), reply));
         }
-        serde_json::from_slice(&reply.body).map_err(|source| self.unreadable(path, source))
+        json::read(&reply.body).map_err(|source| self.unreadable(path, source))
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Reply, EngineError> {
@@ -303,7 +304,7 @@ impl Reply {
         struct Message {
             message: String,
         }
-        match serde_json::from_slice::<Message>(&self.body) {
+        match json::read::<Message>(&self.body) {
             Ok(Message { message }) => words(&message),
             Err(_) => words(&String::from_utf8_lossy(&self.body)),
         }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Target;
 use crate::digest::{Digest, Verified};
-use crate::oci::{self, Config, Descriptor, Document, Layout};
+use crate::oci::{self, Config, Descriptor, Document, Layout, Referrer};
 
 pub(super) const TARGETS: &[Target] = &[("manifest", document), ("index", document), ("config", config), ("layout", layout)];
 
@@ -15,8 +15,15 @@ fn document(input: &[u8]) {
     assert_eq!((own.digest, own.size), (Digest::of(input), input.len() as u64));
     // A second look that knows its media type sees the same.
     let again = Document::parse(&bytes, Some(&own.media_type)).expect("it is what it said it is");
-    assert_eq!(again, (document.clone(), own));
+    assert_eq!(again, (document.clone(), own.clone()));
     let (value, rewritten) = rewritten(input);
+    if let Ok(referrer) = Referrer::parse(&bytes, &own.media_type) {
+        assert!(value["subject"]["digest"] == referrer.subject.to_string() && says(&value["config"], &referrer.config));
+    }
+    if let Ok(listed) = oci::listed_referrers(&bytes, None) {
+        let entries = value["manifests"].as_array().expect("a list has manifests");
+        assert!(entries.len() == listed.len() && entries.iter().zip(&listed).all(|(value, one)| says(value, one)));
+    }
     let (meant, _) = Document::parse(&rewritten, None).expect("it says the same in other words");
     assert_eq!(meant, document);
     for content in oci::inline(&bytes) {

@@ -41,8 +41,7 @@ pub(super) fn images(list: &Verified, names: &Names<Digest>, blobs: &Blobs) -> R
 
 /// What the list says; at least one image.
 pub(super) fn entries(list: &[u8]) -> Result<Vec<Entry>, ImportError> {
-    let entries: Vec<json::Object<Entry>> = json::parse(list, &KEYS).map_err(|source| ImportError::List { list: LIST, source })?;
-    let entries: Vec<Entry> = entries.into_iter().map(|json::Object(entry)| entry).collect();
+    let entries: Vec<Entry> = json::parse(list, &KEYS).map_err(|source| ImportError::List { list: LIST, source })?;
     if entries.is_empty() {
         return Err(ImportError::EmptyList { list: LIST });
     }

@@ -22,6 +22,7 @@ use super::disk;
 use super::error::{Result, StoreError, reading};
 use super::lock::{self, Hold};
 use crate::digest::{Algorithm, Digest};
+use crate::json;
 use crate::oci::Platform;
 use crate::pin::Pin;
 use crate::reference::{Name, Reference, Repository};
@@ -206,7 +207,7 @@ impl Store {
         if found != check {
             return Err(StoreError::PinDamaged { path: path.to_owned(), expected: check, found });
         }
-        let mut pin: Pin = serde_json::from_slice(pin).map_err(unreadable)?;
+        let mut pin: Pin = json::read(pin).map_err(unreadable)?;
         // There may be many pins, and lists grow by more than they need.
         pin.layers.shrink_to_fit();
         pin.diff_ids.shrink_to_fit();

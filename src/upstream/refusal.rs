@@ -15,6 +15,7 @@ use super::body::{Answer, NOTE_LIMIT};
 use super::error::UpstreamError;
 use super::limits::Limits;
 use super::shown::{Said, ShownUrl, plain};
+use crate::json;
 
 /// What was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub(super) async fn said(answer: &mut Answer) -> Option<Box<Said>> {
         None => answer.status() == StatusCode::BAD_REQUEST,
     };
     let body = answer.bytes(NOTE_LIMIT).await.ok()?;
-    let said = match serde_json::from_slice::<Errors>(&body) {
+    let said = match json::read::<Errors>(&body) {
         Ok(errors) => {
             let first = errors.errors.into_iter().next()?;
             Said { code: plain(&first.code, 60), message: plain(&first.message, 400) }

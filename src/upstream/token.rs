@@ -140,7 +140,7 @@ struct Reply {
 }
 
 pub(super) fn read(body: &[u8]) -> Option<(String, Duration)> {
-    let json::Object(reply): json::Object<Reply> = json::parse(body, &["token", "access_token", "expires_in"]).ok()?;
+    let reply: Reply = json::parse(body, &["token", "access_token", "expires_in"]).ok()?;
     let token = reply.token.into_iter().chain(reply.access_token).find(|t| !t.is_empty())?;
     // Nine tenths, so that no token ends on its way. A number that is none counts as none.
     let lasts = reply.expires_in.unwrap_or_default().clamp(SHORTEST, LONGEST) * 0.9;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Choice, EngineError, Kind, Place};
+use crate::json;
 use address::Beside;
 pub(super) use address::{Address, Dialer, Tls};
 
@@ -193,7 +194,7 @@ fn unknown(kind: Kind, setting: String, error: EngineError) -> Found {
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, EngineError> {
     let Some(text) = text(path)? else { return Ok(None) };
-    serde_json::from_slice(&text).map(Some).map_err(|source| EngineError::BadSettings { path: path.to_owned(), source })
+    json::read(&text).map(Some).map_err(|source| EngineError::BadSettings { path: path.to_owned(), source })
 }
 
 /// A file's text; none if there is no such file.

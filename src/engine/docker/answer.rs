@@ -4,6 +4,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 
 use crate::engine::wire::{self, Reply};
+use crate::json;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,7 +29,7 @@ struct Progress {
 
 /// How far docker is with a layer: what it calls the layer, how many of its bytes are unpacked, how many there are; if the line says that.
 pub(super) fn progress(line: &str) -> Option<(String, u64, u64)> {
-    let said: Said = serde_json::from_str(line).ok().filter(|said: &Said| said.error.is_none() && said.error_detail.is_none())?;
+    let said: Said = json::read(line.as_bytes()).ok().filter(|said: &Said| said.error.is_none() && said.error_detail.is_none())?;
     let progress = said.progress_detail?;
     Some((said.id?, progress.current?, progress.total?))
 }
@@ -39,8 +40,8 @@ pub(super) fn refusal(reply: &Reply) -> Option<String> {
         return Some(format!("{}: {}", reply.status, reply.words()));
     }
     let mut answered = false;
-    for said in serde_json::Deserializer::from_slice(&reply.body).into_iter::<Said>() {
-        let Ok(said) = said else { return Some(reply.words()) };
+    for said in serde_json::Deserializer::from_slice(&reply.body).into_iter::<json::Object<Said>>() {
+        let Ok(json::Object(said)) = said else { return Some(reply.words()) };
         answered = true;
         let detail = said.error_detail.and_then(|d| d.message);
         // Docker 28 and later report a layer that could not be unpacked as if it were progress.
