@@ -21,6 +21,13 @@ pub enum Event {
         /// The tag or digest.
         what: String,
     },
+    /// An index lists two images for one platform; the first is kept.
+    SamePlatform {
+        /// The manifest of the one that is left out.
+        manifest: Digest,
+        /// What both are for.
+        platform: String,
+    },
     /// A place did not give what it was asked for, and another is asked for it.
     PassedOver {
         /// The repository, its own or a mirror's.

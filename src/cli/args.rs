@@ -217,10 +217,11 @@ pub(crate) struct Registry {
     /// Seconds without a byte after which a connection is given up
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) stall: u64,
-    /// Seconds in which a connection has to come about
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) connect_timeout: u64,
+    /// Seconds in which a connection has to come about [default: connect_timeout in config.toml, else 10]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) connect_timeout: Option<u64>,
     /// Time for all of it, loads into engines too, such as 90s or 10m; what is not done then has failed, and what came is kept
+    /// [default: deadline in config.toml, else none]
     #[arg(long, value_name = "DURATION", env = "LARDER_DEADLINE", hide_env_values = true)]
     pub(crate) deadline: Option<Duration>,
 }
@@ -482,8 +483,17 @@ pub(crate) struct Prune {
 }
 
 /// A length of time as people write it: `30d`, `1d 12h`. A day has 24 hours, a week seven days.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub(crate) struct Duration(pub(crate) SignedDuration);
+
+impl TryFrom<String> for Duration {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Duration, String> {
+        text.parse()
+    }
+}
 
 impl std::str::FromStr for Duration {
     type Err = String;

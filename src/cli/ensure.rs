@@ -35,7 +35,7 @@ struct Order<'a> {
 
 pub(crate) async fn ensure(session: &Session<'_>, args: &args::Ensure) -> Result<Exit, Failure> {
     let references = session::references(&args.references.references, Some(&args.naming))?;
-    let deadline = Deadline::after(args.upstream.registry.deadline);
+    let deadline = session.deadline(&args.upstream.registry);
     let order = Order {
         engines: &args.engines,
         platform: args.platform.platform.as_ref(),

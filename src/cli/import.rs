@@ -12,7 +12,6 @@ use larder::upstream::Upstream;
 use serde_json::{Value, json};
 
 use super::args;
-use super::deadline::Deadline;
 use super::display;
 use super::failure::{Exit, Failure};
 use super::progress;
@@ -28,7 +27,7 @@ pub(crate) async fn import(session: &Session<'_>, args: &args::Import) -> Result
         return Err(Failure::new(Exit::Usage, "as", "--as is for one image, and several files are given"));
     }
     let asked: Vec<(Reference, Name)> = reference.iter().map(|reference| (reference.clone(), reference.name())).collect();
-    let deadline = Deadline::after(args.registry.deadline);
+    let deadline = session.deadline(&args.registry);
     let upstream = session.upstream(&args.registry, &asked, deadline)?;
     let mut exit = Exit::Done;
     for file in &files {

@@ -116,6 +116,9 @@ impl<'a> Progress<'a> {
             Event::PassedOver { place, what, why, next } => {
                 self.screen.note(&format!("{place} does not give {what}, asking {next}: {why}"));
             }
+            Event::SamePlatform { manifest, platform } => {
+                self.screen.note(&format!("note: {manifest} is for {platform} too, and is left out: of equals the first is taken"));
+            }
             Event::BlobRestarted { digest } => self.screen.note(&format!("{digest} did not verify; fetching it again from its beginning")),
             Event::LoadRefused { engine, name, why } => {
                 self.screen.note(&format!("{name}: {engine} did not take a part of it, and is sent all: {why}"));

@@ -8,7 +8,6 @@ use larder::upstream::Upstream;
 use serde_json::{Value, json};
 
 use super::args::{self, EngineName, PlatformOrAll};
-use super::deadline::Deadline;
 use super::display;
 use super::failure::{Exit, Failure};
 use super::progress::Progress;
@@ -18,7 +17,7 @@ use super::session::{self, Chosen, Session};
 pub(crate) async fn pull(session: &Session<'_>, args: &args::Pull) -> Result<Exit, Failure> {
     let references = session::references(&args.references.references, Some(&args.naming))?;
     let from = session::repositories(&args.upstream.from)?;
-    let deadline = Deadline::after(args.upstream.registry.deadline);
+    let deadline = session.deadline(&args.upstream.registry);
     let upstream = session.upstream(&args.upstream.registry, &references, deadline)?;
     let platforms = deadline.keep(platforms(session, args)).await?;
     let mut exit = Exit::Done;

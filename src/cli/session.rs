@@ -77,6 +77,11 @@ impl Session<'_> {
         Exit::NotThere
     }
 
+    /// The time that there is from now on: what was asked for, else what the settings file says.
+    pub(crate) fn deadline(&self, args: &args::Registry) -> Deadline {
+        Deadline::after(args.deadline.or(self.settings.file.deadline))
+    }
+
     /// The door to the registries; `None` is offline.
     pub(crate) fn upstream(
         &self,
@@ -102,7 +107,7 @@ impl Session<'_> {
             proxies: settings::proxies()?,
             tries: args.tries,
             read_timeout: Duration::from_secs(args.stall),
-            connect_timeout: Duration::from_secs(args.connect_timeout),
+            connect_timeout: Duration::from_secs(args.connect_timeout.or(file.connect_timeout.map(u64::from)).unwrap_or(10)),
             deadline: deadline.at(),
             ..upstream::Settings::default()
         };

@@ -4,12 +4,13 @@ mod registries;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::args::Global;
+use super::args::{self, Global};
 use super::failure::{Exit, Failure};
 pub(crate) use registries::proxies;
 use registries::{Others, Written};
@@ -52,6 +53,10 @@ pub(crate) struct File {
     pub(crate) trusted_realms: Vec<String>,
     /// Addresses of registries that would not be dialled otherwise: link-local ones.
     pub(crate) allowed_addresses: Vec<IpAddr>,
+    /// Seconds in which a connection has to come about.
+    pub(crate) connect_timeout: Option<NonZeroU64>,
+    /// The time for all that a command does.
+    pub(crate) deadline: Option<args::Duration>,
 }
 
 /// A variable, if it is set and not empty. The only reader of the environment.

@@ -22,7 +22,7 @@ use super::session::{self, Session};
 use problem::{Fault, Problem};
 
 pub(crate) async fn verify(session: &Session<'_>, args: &args::Verify) -> Result<Exit, Failure> {
-    let deadline = Deadline::after(args.registry.deadline);
+    let deadline = session.deadline(&args.registry);
     let references: Vec<(Reference, Name)> = session::references(&args.references, None)?;
     let Some(store) = session.existing_store()? else {
         if references.is_empty() {

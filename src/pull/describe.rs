@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::choose::{Chosen, roots, select};
 use super::{Cache, PullError, Result, Root, Sources, Want};
 use crate::digest::{Digest, Verified};
+use crate::event::Event;
 use crate::oci::{self, Config, Descriptor, Document, DocumentError, INDEX_LIMIT, Image, Manifest, Platform};
 
 /// The images of a root, and the documents that were read on the way: they go into the store with the blobs.
@@ -23,7 +24,13 @@ impl Cache<'_> {
         let mut images: Vec<Image> = Vec::new();
         for (chosen, parts) in self.chosen(want, root, sources, &mut documents).await? {
             if !images.iter().any(|image| image.manifest.digest == chosen.manifest.digest) {
-                images.push(self.image(want, root, chosen, parts, sources, &mut documents).await?);
+                let image = self.image(want, root, chosen, parts, sources, &mut documents).await?;
+                // Nothing that can be asked for tells them apart, such as the version of Windows: neither by a person nor by the name of a pin.
+                if images.iter().any(|first| first.platform == image.platform) {
+                    (self.tell)(Event::SamePlatform { manifest: image.manifest.digest, platform: image.platform.to_string() });
+                } else {
+                    images.push(image);
+                }
             }
         }
         Ok(Described { images, documents })

@@ -74,17 +74,32 @@ pub(super) async fn said(answer: &mut Answer) -> Option<Box<Said>> {
         Some(kind) => kind.starts_with("text/plain"),
         None => answer.status() == StatusCode::BAD_REQUEST,
     };
+    let is_page = answer.header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
     let body = answer.bytes(NOTE_LIMIT).await.ok()?;
     let said = match json::read::<Errors>(&body) {
         Ok(errors) => {
             let first = errors.errors.into_iter().next()?;
             Said { code: plain(&first.code, 60), message: plain(&first.message, 400) }
         }
+        Err(_) if is_page => Said { code: String::new(), message: page(&String::from_utf8_lossy(&body)) },
         // Not as the specification has it, but it may be what a person needs to know.
         Err(_) if in_words => Said { code: String::new(), message: plain(&String::from_utf8_lossy(&body), 200) },
         Err(_) => return None,
     };
     (said != Said { code: String::new(), message: String::new() }).then(|| Box::new(said))
+}
+
+/// What a page for people is: what it calls itself, and that it is one, since registries send none.
+fn page(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let title = lower.find("<title").and_then(|at| {
+        let begin = at + lower[at..].find('>')? + 1;
+        Some(plain(&text[begin..begin + lower[begin..].find('<')?], 200))
+    });
+    match title.filter(|title| !title.is_empty()) {
+        Some(title) => format!("{title} (a web page, as no registry sends one)"),
+        None => "a web page, as no registry sends one".to_owned(),
+    }
 }
 
 /// Seconds, or a date ([RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#field.retry-after)).
@@ -100,6 +115,23 @@ fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_is_called_by_its_title() {
+        let bare = "a web page, as no registry sends one";
+        for (text, title) in [
+            ("<html>\r\n<head><title>502 Bad Gateway</title></head>", Some("502 Bad Gateway")),
+            ("<!DOCTYPE html><TITLE lang=en>\n a\u{1b}[2Jb \u{202e}c</TITLE>", Some("a [2Jb  c")),
+            ("\u{130}<title>x</title>", Some("x")),
+            ("<title></title>", None),
+            ("<title>no end", None),
+            ("<title", None),
+            ("", None),
+        ] {
+            assert_eq!(page(text), title.map_or(bare.to_owned(), |title| format!("{title} ({bare})")), "{text}");
+        }
+        assert!(page(&format!("<title>{}</title>", "x".repeat(10_000))).len() < 300);
+    }
 
     #[test]
     fn retry_after_is_read_in_both_forms() {

@@ -276,3 +276,24 @@ fn flip(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(path, bytes).unwrap();
 }
+
+#[test]
+fn of_images_for_one_platform_the_first_is_kept_and_the_others_are_named() {
+    let scene = scene();
+    let made = |revision| Recipe { platforms: vec!["windows/amd64"], index: false, revision, ..Recipe::default() }.make();
+    let (first, second) = (made(1), made(2));
+    let entry = |of: &Made, version: &str| {
+        of.serve(&scene.registry, "team/app", version);
+        let platform = json!({ "os": "windows", "architecture": "amd64", "os.version": version });
+        json!({ "mediaType": MANIFEST, "digest": of.root.digest, "size": of.root.size, "platform": platform })
+    };
+    let list =
+        json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [entry(&first, "10.0.17763.1"), entry(&second, "10.0.20348.1")] });
+    let (reference, _) = serve(&scene, INDEX, &list, "both");
+    let output = scene.sandbox.run(["pull", "--engine", "none", "--json", "--platform", "all", &reference]).expect(0);
+    assert_eq!(output.one_json()["manifest"], json!(first.root.digest));
+    assert!(output.stderr.contains(&format!("{} is for windows/amd64 too", second.root.digest)), "{output}");
+    assert!(!scene.blob(&second.root.digest).exists());
+    let one = scene.sandbox.run(["pull", "--engine", "none", "--json", "--platform", "windows/amd64", &reference]).expect(0).one_json();
+    assert_eq!(one["manifest"], json!(first.root.digest));
+}

@@ -321,3 +321,19 @@ fn make_executable(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+#[test]
+fn times_of_the_settings_file_hold_until_others_are_said() {
+    let two = Two::new();
+    two.write(OWN, "deadline = \"300ms\"\nconnect_timeout = 3\n");
+    two.scene.registry.fault("/manifests/", Fault::Silent);
+    let output = two.pull(&two.pinned, &[]).expect(1);
+    assert!(output.stderr.contains("it was not done in 300ms"), "{output}");
+    let output = two.pull(&two.pinned, &["--deadline", "400ms"]).expect(1);
+    assert!(output.stderr.contains("it was not done in 400ms"), "{output}");
+    for wrong in ["deadline = \"soon\"", "deadline = 5", "connect_timeout = 0", "connect_timeout = \"5s\""] {
+        two.write(OWN, wrong);
+        let output = two.pull(&two.pinned, &[]).expect(2);
+        assert!(output.stderr.contains("config.toml"), "{wrong}: {output}");
+    }
+}

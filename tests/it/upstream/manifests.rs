@@ -109,6 +109,16 @@ fn what_is_not_there_is_told_apart() {
 }
 
 #[test]
+fn a_web_page_is_called_by_its_title() {
+    let door = Door::with(impatient());
+    door.put_manifest();
+    let page = "<html>\r\n<head><title>413 Request \u{1b}Entity Too Large</title></head>\r\n<body>nginx</body></html>";
+    door.registry.fault("/manifests/", Fault::Answer(413, vec![("content-type", "text/html".into())], page.into()));
+    let expected = "413 Request  Entity Too Large (a web page, as no registry sends one)";
+    assert_matches!(door.refusal(), E::Status { status: 413, said: Some(said), .. } if said.to_string() == expected);
+}
+
+#[test]
 fn a_huge_refusal_is_not_read() {
     let door = Door::new();
     door.put_manifest();
