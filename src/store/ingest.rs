@@ -179,7 +179,9 @@ impl Ingest {
         if there > size {
             file.set_len(0).map_err(writing("emptying", &part))?;
         }
-        hash(&mut file, &mut hasher).map_err(reading("reading", &part))?;
+        if there > 0 {
+            hash(&mut file, &mut hasher).map_err(reading("reading", &part))?;
+        }
         let flushed = hasher.length();
         Ok(Some(Ingest { store: store.clone(), digest, size, part, file, hasher, flushed }))
     }

@@ -53,7 +53,7 @@ pub use sweep::{Freed, Pruned, Pruning, Sizes};
 pub use verify::{Checkup, Finding, Tally, Watch};
 
 /// How much of a file is read at once.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 128 << 10;
 
 /// A store of images. Cheap to clone; clones are the same store.
 #[derive(Clone)]
