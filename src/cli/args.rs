@@ -1,5 +1,6 @@
 //! What can be written behind `larder`.
 
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
@@ -211,6 +212,12 @@ pub(crate) struct Registry {
     /// File with CA certificates (PEM) that are trusted besides the system's and those in certs.d/HOST:PORT; may be repeated
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) ca_file: Vec<PathBuf>,
+    /// How many layers are fetched at once
+    #[arg(long, short, value_name = "N", default_value = "6", value_parser = jobs)]
+    pub(crate) jobs: NonZeroUsize,
+    /// The most that is taken from registries in a second, such as 10MB
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) limit_rate: Option<NonZeroU64>,
     /// How often a request is tried before it is given up
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) tries: u32,
@@ -506,4 +513,14 @@ impl std::str::FromStr for Duration {
         }
         span.to_duration(SpanRelativeTo::days_are_24_hours()).map(Duration).map_err(|_| expected.to_owned())
     }
+}
+
+fn jobs(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() <= 64);
+    number.ok_or_else(|| "expected a number from 1 to 64".to_owned())
+}
+
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let rate = text.trim_end_matches("/s").parse::<ByteSize>().ok().and_then(|size| NonZeroU64::new(size.as_u64()));
+    rate.ok_or_else(|| "expected a number of bytes a second, such as 10MB or 512KiB".to_owned())
 }

@@ -105,6 +105,8 @@ impl Session<'_> {
             trusted_realms: file.trusted_realms.clone(),
             allowed_addresses: file.allowed_addresses.clone(),
             proxies: settings::proxies()?,
+            at_once: args.jobs,
+            limit_rate: args.limit_rate,
             tries: args.tries,
             read_timeout: Duration::from_secs(args.stall),
             connect_timeout: Duration::from_secs(args.connect_timeout.or(file.connect_timeout.map(u64::from)).unwrap_or(10)),

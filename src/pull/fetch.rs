@@ -18,9 +18,6 @@ use crate::plan::Plan;
 use crate::store::{Claim, Ingest, Store, StoreError};
 use crate::upstream::{At, Place, Upstream, UpstreamError};
 
-/// How many blobs are fetched at once.
-const AT_ONCE: usize = 4;
-
 /// How many pieces of a blob may wait for its writer.
 const WAITING: usize = 2;
 
@@ -61,8 +58,11 @@ pub(super) async fn keep(store: &Store, plan: &Plan, documents: BTreeMap<Digest,
 
 /// Fetches all that the plan says is missing and that nobody brought meanwhile. Returns the bytes that came.
 pub(super) async fn all(cache: &Cache<'_>, want: &Want, plan: &Plan, sources: &Sources<'_>) -> Result<u64> {
-    let missing = plan.missing.iter().filter(|blob| !cache.store.has(blob));
-    let blobs = futures_util::stream::iter(missing).map(|blob| one(cache, want, blob, sources)).buffer_unordered(AT_ONCE);
+    let mut missing: Vec<_> = plan.missing.iter().filter(|blob| !cache.store.has(blob)).collect();
+    // The largest first: begun last, it would come alone at the end.
+    missing.sort_by_key(|blob| std::cmp::Reverse(blob.size));
+    let at_once = sources.upstream.map_or(1, Upstream::at_once);
+    let blobs = futures_util::stream::iter(missing).map(|blob| one(cache, want, blob, sources)).buffer_unordered(at_once);
     blobs.try_fold(0, async |fetched, bytes| Ok(fetched + bytes)).await
 }
 

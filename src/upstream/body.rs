@@ -3,6 +3,7 @@
 //! Always true: a body that gives next to nothing fails as surely as one that gives nothing, and one that is read
 //! whole is read up to a limit, whatever its headers say.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,7 @@ use reqwest::header::{AsHeaderName, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap}
 
 use super::error::{Result, UpstreamError};
 use super::failure;
+use super::rate::Rate;
 use super::shown::{ShownUrl, plain};
 
 /// The least that a body has to give, in bytes a second: a fraction of what the slowest line gives.
@@ -26,6 +28,7 @@ pub(super) struct Answer {
     /// Whether it is from the origin that was asked, or from where that led.
     pub(super) home: bool,
     patience: Duration,
+    limit: Option<Arc<Rate>>,
     /// Time spent waiting, and what came in it.
     waited: Duration,
     came: u64,
@@ -33,7 +36,12 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn new(response: reqwest::Response, url: ShownUrl, home: bool, patience: Duration) -> Answer {
-        Answer { response, url, home, patience, waited: Duration::ZERO, came: 0 }
+        Answer { response, url, home, patience, limit: None, waited: Duration::ZERO, came: 0 }
+    }
+
+    /// The same, but its body is taken no faster than the limit allows.
+    pub(super) fn limited(self, limit: Option<Arc<Rate>>) -> Answer {
+        Answer { limit, ..self }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -80,6 +88,9 @@ impl Answer {
                 return Err(UpstreamError::TooSlow { url: self.url.clone(), bytes, after });
             }
             (self.waited, self.came) = (Duration::ZERO, 0);
+        }
+        if let (Some(limit), Some(chunk)) = (&self.limit, &chunk) {
+            limit.spend(chunk.len() as u64).await;
         }
         Ok(chunk)
     }

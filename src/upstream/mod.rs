@@ -24,6 +24,7 @@ mod link;
 mod papers;
 mod places;
 mod proxy;
+mod rate;
 mod referrers;
 mod refusal;
 mod retry;
@@ -34,6 +35,7 @@ mod wire;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -111,6 +113,10 @@ pub struct Settings {
     pub read_timeout: Duration,
     /// How long a credential helper may take.
     pub helper_timeout: Duration,
+    /// How many blobs are fetched at once.
+    pub at_once: NonZeroUsize,
+    /// The most bytes a second that are taken from all registries together.
+    pub limit_rate: Option<NonZeroU64>,
     /// How often something is tried in all, as long as nothing comes of it.
     pub tries: u32,
     /// The time to the second try; doubled for each that follows.
@@ -143,6 +149,8 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
             helper_timeout: Duration::from_secs(30),
+            at_once: NonZeroUsize::new(6).expect("it is not zero"),
+            limit_rate: None,
             tries: 5,
             backoff: Duration::from_millis(500),
             longest_wait: Duration::from_secs(60),
@@ -237,6 +245,11 @@ impl Upstream {
             Err(UpstreamError::NoManifest { .. } | UpstreamError::NoRepository { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// How many blobs are to be fetched at once.
+    pub fn at_once(&self) -> usize {
+        self.wire.settings.at_once.get()
     }
 
     /// A blob's bytes from `offset` on; survives cuts by itself.

@@ -20,6 +20,7 @@ use super::failure;
 use super::hosts::{Host, Hosts, names};
 use super::papers::{Papers, read_roots};
 use super::proxy::Proxies;
+use super::rate::Rate;
 use super::shown::ShownUrl;
 
 /// How often one place may lead to another.
@@ -33,6 +34,7 @@ pub(super) struct Wire {
     pub(super) hosts: Hosts,
     /// For each origin that was asked; those that need nothing of their own share one.
     clients: Mutex<HashMap<String, Client>>,
+    limit: Option<Arc<Rate>>,
 }
 
 /// One request, as often as it has to be made.
@@ -47,7 +49,8 @@ pub(super) struct Ask {
 impl Wire {
     pub(super) fn new(settings: Settings) -> Wire {
         let shut = Shut::except(&settings.allowed_addresses);
-        Wire { settings, shut, hosts: Hosts::default(), clients: Mutex::default() }
+        let limit = settings.limit_rate.map(|rate| Arc::new(Rate::new(rate)));
+        Wire { settings, shut, hosts: Hosts::default(), limit, clients: Mutex::default() }
     }
 
     /// Asks, with these credentials if any, and follows where the answer leads, without them once that is another origin.
@@ -86,7 +89,7 @@ impl Wire {
         let home = url.origin() == ask.url.origin();
         let patience = self.settings.read_timeout;
         match tokio::time::timeout(patience, request.send()).await {
-            Ok(Ok(response)) => Ok(Answer::new(response, shown, home, patience)),
+            Ok(Ok(response)) => Ok(Answer::new(response, shown, home, patience).limited(self.limit.clone())),
             Ok(Err(error)) => Err(failure::of_request(shown, error)),
             Err(_) => Err(UpstreamError::TimedOut { url: shown, after: patience }),
         }

@@ -10,6 +10,7 @@ mod corpus;
 mod helpers;
 mod manifests;
 mod redirects;
+mod several;
 mod strangers;
 
 use std::io::{Read, Write};

@@ -3,9 +3,9 @@
 mod archives;
 mod contest;
 mod engines;
+mod pull;
 mod report;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -42,6 +42,8 @@ enum What {
     Engines,
     /// Image files: out of the store, a layout or an engine
     Archives,
+    /// Pulls over ways that are short, long, narrow for each connection, or broken
+    Pull,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,6 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     match arguments.what {
         Some(What::Engines) => return engines::run(&bench, next, arguments),
         Some(What::Archives) => return archives::run(&bench, arguments),
+        Some(What::Pull) => return pull::run(&bench, arguments),
         None => {}
     }
 
@@ -80,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         outcomes.extend(contest("start", 10 * rounds, vec![Entry::program("larder --version", || bench.larder(&["--version"]))])?);
     }
     if wanted("pull") {
-        outcomes.extend(contest("pull", rounds, bench.pulls()?)?);
+        outcomes.extend(contest("pull", rounds, bench.pulls())?);
     }
     bench.must(&["pull", "--engine", "none", &bench.reference])?;
     for (make, kind) in [(Make::Docker, "docker"), (Make::Podman, "podman"), (Make::Containerd, "containerd")] {
@@ -135,49 +138,10 @@ impl Bench {
         run::read(&mut self.larder(arguments)).map(drop)
     }
 
-    /// Every program that copies an image from a registry into a folder, each into an empty one.
-    fn pulls(&self) -> Result<Vec<Entry<'_>>> {
-        let target = self.path().join("pulled");
-        let empty = || if target.exists() { fs::remove_dir_all(self.path().join("pulled")) } else { Ok(()) };
-        empty()?;
-        let clear = move || {
-            if self.path().join("pulled").exists() {
-                fs::remove_dir_all(self.path().join("pulled"))?;
-            }
-            Ok(())
-        };
-        let source = self.reference.clone();
-        let pinned =
-            format!("{}@{}", self.name().rsplit_once(':').map_or("", |(r, _)| r), self.reference.split('@').nth(1).unwrap_or_default());
-        let into = target.display().to_string();
-        let mut entries = vec![Entry::program("larder pull", {
-            let into = into.clone();
-            move || {
-                let mut command = self.larder(&["pull", "--engine", "none", &source]);
-                command.env("LARDER_DIR", &into);
-                command
-            }
-        })];
-        let peers: [(&str, &[&str]); 3] = [
-            ("skopeo", &["copy", "--quiet", "--src-tls-verify=false", "docker://{from}", "oci:{into}:v"]),
-            ("crane", &["pull", "--insecure", "--platform", "linux/amd64", "--format", "oci", "{from}", "{into}"]),
-            ("regctl", &["image", "copy", "--host", "reg={host},tls=disabled", "--platform", "linux/amd64", "{from}", "ocidir://{into}:v"]),
-        ];
-        for (program, arguments) in peers {
-            if !packages::is_there(program) {
-                eprintln!("{program} is not on the PATH and is not measured");
-                continue;
-            }
-            let host = self.registry.host();
-            let fill = |a: &&str| a.replace("{from}", &pinned).replace("{into}", &into).replace("{host}", &host);
-            let arguments: Vec<String> = arguments.iter().map(fill).collect();
-            entries.push(Entry::program(format!("{program} {}", arguments[0]), move || {
-                let mut command = Command::new(program);
-                command.args(&arguments).env("HOME", self.path());
-                quiet(command)
-            }));
-        }
-        Ok(entries.into_iter().map(|e| e.before(clear)).collect())
+    /// Every program that copies an image from the registry into a folder, each into an empty one.
+    fn pulls(&self) -> Vec<Entry<'_>> {
+        let entry = |(name, command)| Entry::program(name, command).before(|| self.clear());
+        self.copiers(&self.registry.host()).into_iter().map(entry).collect()
     }
 
     /// Loading into an empty engine, and asking an engine that holds the image.

@@ -181,14 +181,14 @@ impl RealEngine {
         self.command(arguments).output().expect("the engine's command line runs")
     }
 
-    /// Pulls from a registry on the loopback interface with its own command line.
-    pub fn pull(&self, reference: &str) -> Output {
+    /// The command of its own that pulls from a registry on the loopback interface.
+    pub fn pull(&self, reference: &str) -> Command {
         let arguments: &[&str] = match self.make {
             make if make.is_docker() => &["pull", "--quiet"],
             make if make.is_podman() => &["pull", "--quiet", "--tls-verify=false"],
             _ => &["images", "pull", "--plain-http"],
         };
-        self.command(&[arguments, &[reference]].concat()).output().expect("the engine's command line runs")
+        self.command(&[arguments, &[reference]].concat())
     }
 
     /// Where `skopeo copy` puts an image of this name into it, and what it needs to be told for that.

@@ -12,6 +12,7 @@ pub mod servers;
 pub mod sink;
 pub mod ssh;
 pub mod tarball;
+pub mod way;
 pub mod world;
 
 /// Runs a program to its end; what it prints. It has to succeed.

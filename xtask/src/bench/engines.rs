@@ -87,7 +87,7 @@ impl Measured<'_> {
         let mut entries = vec![
             Entry::program("larder load", || self.larder("load", image)).before(empty),
             Entry::call(self.own("load"), || self.load(image)).before(empty),
-            Entry::call(self.own("pull"), || done(self.engine.pull(&image.by_digest()))).before(empty),
+            Entry::call(self.own("pull"), || run::read(&mut self.engine.pull(&image.by_digest())).map(drop)).before(empty),
         ];
         // skopeo does not know containerd.
         if !self.engine.make().is_containerd() {
