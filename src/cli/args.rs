@@ -213,7 +213,7 @@ pub(crate) struct Registry {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) ca_file: Vec<PathBuf>,
     /// How many layers are fetched at once
-    #[arg(long, short, value_name = "N", default_value = "6", value_parser = jobs)]
+    #[arg(long, short, value_name = "N", default_value = "5", value_parser = jobs)]
     pub(crate) jobs: NonZeroUsize,
     /// The most that is taken from registries in a second, such as 10MB
     #[arg(long, value_name = "RATE", value_parser = rate)]

@@ -149,7 +149,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
             helper_timeout: Duration::from_secs(30),
-            at_once: NonZeroUsize::new(6).expect("it is not zero"),
+            at_once: NonZeroUsize::new(5).expect("it is not zero"),
             limit_rate: None,
             tries: 5,
             backoff: Duration::from_millis(500),
