@@ -11,8 +11,6 @@ mod proof;
 mod referrers;
 mod sources;
 
-use std::collections::BTreeMap;
-
 use crate::digest::{Digest, Verified};
 use crate::event::{Event, Tell};
 use crate::oci::{Descriptor, Document, DocumentError, Image, Platform};
@@ -21,7 +19,7 @@ use crate::plan::Plan;
 use crate::reference::{Name, Reference, Repository};
 use crate::store::{Claim, Shared, Store, StoreError};
 use crate::upstream::{At, By, Found, Place, Upstream, UpstreamError};
-use describe::Described;
+use describe::{Described, Documents};
 pub use mend::Mended;
 pub(crate) use proof::Manifests;
 pub use referrers::LeftOut;
@@ -258,13 +256,11 @@ impl Cache<'_> {
 
     /// As [`Cache::pull`], for who counts on what it brings also afterwards.
     pub(crate) async fn pull_under(&self, _counted_on: &Shared, want: &Want) -> Result<Pulled> {
-        let mut documents = BTreeMap::new();
+        let mut documents = Documents::new();
         let mut root = self.resolve(want, true, &mut documents).await?;
         let claim = root.claim.take();
         let sources = self.sources(want, root.from.as_ref());
-        let Described { images, mut documents } = self.describe(want, &root, &sources, documents).await?;
-        let referring = self.referring(want, &images, &sources, &mut documents).await?;
-        let plan = Plan::of(images.iter().flat_map(Image::blobs).chain(referring.blobs()), self.store);
+        let (Described { images, documents }, referring, plan) = self.look_up(want, &root, &sources, documents).await?;
         self.complete_or_online(want, &plan)?;
         self.store.room_for(&plan.missing)?;
         (self.tell)(Event::Fetching { reference: want.reference.clone(), blobs: plan.missing.len(), bytes: plan.missing_bytes() });
@@ -283,13 +279,19 @@ impl Cache<'_> {
     /// What [`Cache::pull`] would do: the images and what the store lacks of them. Asks registries for manifests and
     /// configs that the store lacks, and writes nothing.
     pub async fn plan(&self, want: &Want) -> Result<(Vec<Image>, Plan)> {
-        let mut documents = BTreeMap::new();
+        let mut documents = Documents::new();
         let root = self.resolve(want, false, &mut documents).await?;
         let sources = self.sources(want, root.from.as_ref());
-        let Described { images, mut documents } = self.describe(want, &root, &sources, documents).await?;
-        let referring = self.referring(want, &images, &sources, &mut documents).await?;
-        let plan = Plan::of(images.iter().flat_map(Image::blobs).chain(referring.blobs()), self.store);
-        Ok((images, plan))
+        let (described, _, plan) = self.look_up(want, &root, &sources, documents).await?;
+        Ok((described.images, plan))
+    }
+
+    /// What a root leads to: the images, what refers to them, and what the store lacks of all that.
+    async fn look_up(&self, want: &Want, root: &Root, sources: &Sources<'_>, documents: Documents) -> Result<(Described, Referring, Plan)> {
+        let mut described = self.describe(want, root, sources, documents).await?;
+        let referring = self.referring(want, &described.images, sources, &mut described.documents).await?;
+        let plan = Plan::of(described.images.iter().flat_map(Image::blobs).chain(referring.blobs()), self.store);
+        Ok((described, referring, plan))
     }
 
     /// The newest pin that answers to a reference for a platform. Only the store is asked.
@@ -307,7 +309,7 @@ impl Cache<'_> {
     }
 
     /// Finds out what the reference means. Who is going to `keep` what comes has the claim to it, so that of several processes one asks.
-    async fn resolve(&self, want: &Want, keep: bool, documents: &mut BTreeMap<Digest, Verified>) -> Result<Root> {
+    async fn resolve(&self, want: &Want, keep: bool, documents: &mut Documents) -> Result<Root> {
         let reference = &want.reference;
         if let Some(digest) = reference.digest() {
             if let Some(bytes) = self.kept(&digest)? {
@@ -360,7 +362,7 @@ impl Cache<'_> {
     }
 
     /// What the tag meant when it was pinned last: where no registry may be asked, that is all there is to know.
-    fn newest(&self, want: &Want, documents: &mut BTreeMap<Digest, Verified>) -> Result<Root> {
+    fn newest(&self, want: &Want, documents: &mut Documents) -> Result<Root> {
         let newest = match want.reference.digest() {
             Some(_) => None,
             None => self.store.find(&want.name.to_reference(), None)?.into_iter().next(),
@@ -487,7 +489,7 @@ fn root(
     bytes: Verified,
     media_type: Option<String>,
     from: Option<&Place>,
-    documents: &mut BTreeMap<Digest, Verified>,
+    documents: &mut Documents,
 ) -> Result<Root> {
     let parsed = Document::parse(&bytes, media_type.as_deref());
     let (document, descriptor) = parsed.map_err(|source| PullError::Document { reference: reference.clone(), source })?;

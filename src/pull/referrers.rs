@@ -10,7 +10,6 @@ use serde::Serialize;
 use super::describe::{Documents, add};
 use super::{Cache, PullError, Result, Sources, Want, sources};
 use crate::digest::Digest;
-use crate::event::Event;
 use crate::oci::{self, DOCUMENT_LIMIT, Descriptor, DocumentError, Image, MANIFEST_TYPES, Referrer};
 use crate::pin;
 use crate::upstream::{By, Place, Upstream, UpstreamError};
@@ -94,7 +93,7 @@ impl Cache<'_> {
         let what = format!("what refers to {subject}");
         let (places, mut tried) = sources::places(want, upstream, By::Tag);
         for (n, place) in places.iter().enumerate() {
-            (self.tell)(Event::Asking { place: place.to_string(), what: what.clone() });
+            sources::asking(self.tell, place, &what);
             match upstream.referrers(place, subject, self.tell).await {
                 Ok(pages) => {
                     let mut listed = Vec::new();
@@ -107,10 +106,7 @@ impl Cache<'_> {
                     }
                 }
                 Err(error) => {
-                    if let Some(next) = places.get(n + 1) {
-                        let (place, why, next) = (place.to_string(), error.in_one_line(), next.to_string());
-                        (self.tell)(Event::PassedOver { place, what: what.clone(), why, next });
-                    }
+                    sources::passed_over(self.tell, place, &what, &error, places.get(n + 1));
                     tried.push((place.clone(), error));
                 }
             }

@@ -1,10 +1,11 @@
 //! The places that a pull asks, in which order, and what is told of them.
 
+use std::fmt;
 use std::sync::OnceLock;
 
 use super::{PullError, Result, Want};
 use crate::event::{Event, Tell};
-use crate::upstream::{At, By, Place, Upstream, UpstreamError};
+use crate::upstream::{By, Place, Upstream, UpstreamError};
 
 /// Where blobs are asked for. Settings are read only when something is asked.
 pub(super) struct Sources<'a> {
@@ -63,13 +64,13 @@ pub(super) fn worse<'p>(
 }
 
 /// Tells that a place is asked.
-pub(super) fn asking(tell: &Tell<'_>, place: &Place, at: At<'_>) {
-    tell(Event::Asking { place: place.to_string(), what: at.to_string() });
+pub(super) fn asking(tell: &Tell<'_>, place: &Place, what: impl fmt::Display) {
+    tell(Event::Asking { place: place.to_string(), what: what.to_string() });
 }
 
 /// Tells that the next place is asked, if there is one.
-pub(super) fn passed_over(tell: &Tell<'_>, place: &Place, at: At<'_>, error: &UpstreamError, next: Option<&Place>) {
+pub(super) fn passed_over(tell: &Tell<'_>, place: &Place, what: impl fmt::Display, error: &UpstreamError, next: Option<&Place>) {
     if let Some(next) = next {
-        tell(Event::PassedOver { place: place.to_string(), what: at.to_string(), why: error.in_one_line(), next: next.to_string() });
+        tell(Event::PassedOver { place: place.to_string(), what: what.to_string(), why: error.in_one_line(), next: next.to_string() });
     }
 }

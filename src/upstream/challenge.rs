@@ -104,6 +104,12 @@ fn split_value(text: &str) -> Option<(String, &str)> {
         let (value, rest) = text.split_at(text.find([',', ' ', '\t']).unwrap_or(text.len()));
         return Some((value.to_owned(), rest));
     };
+    unquoted(quoted)
+}
+
+/// What stands in a quoted text, of which the first quotation mark is gone, and what stands behind it; none if it has no end
+/// ([RFC 9110, 5.6.4](https://www.rfc-editor.org/rfc/rfc9110#section-5.6.4)).
+pub(super) fn unquoted(quoted: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = quoted.char_indices();
     while let Some((at, c)) = characters.next() {

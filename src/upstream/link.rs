@@ -6,6 +6,8 @@
 use reqwest::Url;
 use reqwest::header::{HeaderMap, LINK};
 
+use super::challenge::unquoted;
+
 /// More than any registry sends.
 const HEADERS: usize = 8;
 const LENGTH: usize = 16 << 10;
@@ -87,16 +89,7 @@ fn value(text: &str) -> Result<(String, &str), Lost> {
         let (value, rest) = token(text);
         return Ok((value.to_owned(), rest));
     };
-    let mut value = String::new();
-    let mut characters = quoted.char_indices();
-    while let Some((at, c)) = characters.next() {
-        match c {
-            '"' => return Ok((value, &quoted[at + 1..])),
-            '\\' => value.push(characters.next().ok_or(Lost)?.1),
-            c => value.push(c),
-        }
-    }
-    Err(Lost)
+    unquoted(quoted).ok_or(Lost)
 }
 
 fn token(text: &str) -> (&str, &str) {
