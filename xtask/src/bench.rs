@@ -7,7 +7,7 @@ mod pull;
 mod report;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use clap::ValueEnum;
 use larder::digest::Digest;
@@ -46,6 +46,13 @@ enum What {
     Pull,
 }
 
+impl Arguments {
+    /// Whether what has this name is to be measured.
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|text| name.contains(text.as_str()))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Size {
     Small,
@@ -76,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         None => {}
     }
 
-    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|text| name.contains(text.as_str()));
+    let wanted = |name: &str| arguments.wants(name);
     let rounds = usize::from(arguments.rounds);
     let mut outcomes = Vec::new();
     if wanted("start") {
@@ -163,10 +170,7 @@ impl Bench {
             }
             command
         };
-        let loaded = || {
-            let output = engine.load_file(&self.archive);
-            if output.status.success() { Ok(()) } else { fail(String::from_utf8_lossy(&output.stderr)) }
-        };
+        let loaded = || done(engine.load_file(&self.archive));
         let mut outcomes = Vec::new();
         if wanted(load) {
             // containerd keeps what any of its names points to.
@@ -224,4 +228,9 @@ fn quiet(mut command: Command) -> Command {
 fn first_line(program: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program).args(arguments).output().map_err(|e| Message(format!("{program}: {e}")))?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// Fails with what a program said, if it failed.
+fn done(output: Output) -> Result {
+    if output.status.success() { Ok(()) } else { fail(String::from_utf8_lossy(&output.stderr)) }
 }

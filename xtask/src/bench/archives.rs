@@ -4,14 +4,14 @@ use std::path::Path;
 use std::process::Command;
 
 use super::contest::{Entry, Outcome, contest};
-use super::{Arguments, Bench, quiet, report};
-use crate::run::{Result, fail};
+use super::{Arguments, Bench, done, quiet, report};
+use crate::run::Result;
 use crate::support::engine::{Make, RealEngine};
 
 pub(super) fn run(bench: &Bench, arguments: &Arguments) -> Result {
     bench.must(&["pull", "--engine", "none", "--platform", "linux/amd64", &bench.reference])?;
     let rounds = usize::from(arguments.rounds);
-    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|text| name.contains(text.as_str()));
+    let wanted = |name: &str| arguments.wants(name);
     let mut outcomes = Vec::new();
     // skopeo 1.9 finds no image with Docker's media types by its name in a layout, so it gets one with nothing else in it.
     let layout = bench.beside("layout");
@@ -41,10 +41,7 @@ impl Bench {
     /// Out of the store, a layout or an engine into one file. larder brings it to the disk, the others leave that to the system.
     fn exports(&self, rounds: usize, layout: &str, engines: &[(RealEngine, &str)]) -> Result<Vec<Outcome>> {
         for (engine, _) in engines {
-            let loaded = engine.load_file(&self.archive);
-            if !loaded.status.success() {
-                return fail(String::from_utf8_lossy(&loaded.stderr));
-            }
+            done(engine.load_file(&self.archive))?;
         }
         let larder = |format: &'static str| {
             let to = self.beside(&format!("larder-{format}"));
@@ -93,10 +90,7 @@ impl Bench {
                 Entry::program(format!("skopeo copy {form}: oci:"), copy).before(move || absent(&copied)),
             ];
             for (engine, kind) in engines.iter().filter(|_| form == "docker-archive") {
-                let load = || {
-                    let loaded = engine.load_file(&self.archive);
-                    if loaded.status.success() { Ok(()) } else { fail(String::from_utf8_lossy(&loaded.stderr)) }
-                };
+                let load = || done(engine.load_file(&self.archive));
                 let remove = || {
                     if engine.inspect_id(self.name()).is_some() {
                         engine.remove(self.name());

@@ -1,13 +1,13 @@
 //! Loads into every kind of engine, beside the engine's own ways to get the same image.
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use super::contest::{Entry, Outcome, contest};
-use super::{Arguments, Bench, published, quiet, report};
+use super::{Arguments, Bench, done, published, quiet, report};
 use crate::fixtures::{self, Fixture};
 use crate::releases;
-use crate::run::{self, Message, Result, fail};
+use crate::run::{self, Message, Result};
 use crate::socket;
 use crate::support::engine::{Make, RealEngine};
 
@@ -54,7 +54,7 @@ pub(super) fn run(bench: &Bench, next: &Fixture, arguments: &Arguments) -> Resul
     for image in [&old, &new] {
         bench.must(&["pull", "--engine", "none", &image.reference])?;
     }
-    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|text| name.contains(text.as_str()));
+    let wanted = |name: &str| arguments.wants(name);
     let rounds = usize::from(arguments.rounds);
     let mut outcomes = Vec::new();
     for (name, make) in MAKES {
@@ -206,8 +206,4 @@ fn remove(engine: &RealEngine, image: &Loaded) -> Result {
         }
     }
     Ok(())
-}
-
-fn done(output: Output) -> Result {
-    if output.status.success() { Ok(()) } else { fail(String::from_utf8_lossy(&output.stderr)) }
 }

@@ -63,7 +63,7 @@ pub(super) fn run(bench: &Bench, arguments: &Arguments) -> Result {
     );
     println!("| way | program | median | beside larder | done | processor, s/GB | peak memory | came | connections |");
     println!("|---|---|---:|---:|---:|---:|---:|---:|---:|");
-    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|text| name.contains(text.as_str()));
+    let wanted = |name: &str| arguments.wants(name);
     for (name, wrong) in WAYS {
         let way = wrong.map(|wrong| Way::to(&host, wrong));
         let mut pullers = bench.pullers(&way.as_ref().map_or(host.clone(), Way::host), &engines);

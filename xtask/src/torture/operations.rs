@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use larder::digest::Digest;
 
 use super::judge::{self, Held};
-use super::scene::Scene;
+use super::scene::{Scene, words};
 use crate::run::{Message, Result};
 
 /// A run of larder that is interrupted, and what that may not harm.
@@ -38,7 +38,6 @@ pub(super) fn all(scene: &Scene, folder: &Path) -> Result<Vec<Operation>> {
     let (first, second) = (scene.held("first", &[&scene.first]), scene.held("second", &[&scene.second]));
     let both = || vec![first.clone(), second.clone()];
     let pull = scene.pull("first");
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let remove = words(&["remove", &first.name]);
     let prune = words(&["prune", "--unused-for", "30d"]);
     let verify = words(&["verify"]);

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::table::Outcome;
+use super::table::{Outcome, median};
 use crate::run::{self, Result, fail};
 use crate::support::engine::{Make, RealEngine};
 use crate::support::image::{Compression, Recipe};
@@ -61,7 +61,7 @@ fn crowd(outcome: &mut Outcome) -> Result {
                 }
             }
         }
-        let (alone, together, there) = (median(&mut alone), median(&mut together), median(&mut there));
+        let [alone, together, there] = [alone, together, there].map(|times| median(times).as_secs_f64());
         ratio = together / alone;
         let size = format!("{} MB", (LAYERS * layer_size).div_ceil(1_000_000));
         outcome.figure(&format!("{size}: requests for the blob, manifest or config that was asked for most"), most, "1");
@@ -90,11 +90,6 @@ fn at_once(scene: &Scene, reference: &str, processes: usize, outcome: &mut Outco
         }
     }
     Ok(started.elapsed())
-}
-
-fn median(times: &mut [Duration]) -> f64 {
-    times.sort();
-    times[times.len() / 2].as_secs_f64()
 }
 
 /// What was done in the churn, and what failed.

@@ -15,7 +15,7 @@ use larder::pin::Pin;
 use larder::reference::Reference;
 use serde_json::json;
 
-use super::table::Outcome;
+use super::table::{Outcome, median};
 use crate::run::{self, Message, Result, fail};
 use crate::support::engine::{Make, RealEngine};
 use crate::support::registry::Registry;
@@ -107,10 +107,7 @@ fn medians(shelves: &[Shelf<'_>; 2], mut work: impl FnMut(&Shelf<'_>) -> Result)
             times.push(started.elapsed());
         }
     }
-    Ok(times.map(|mut times| {
-        times.sort();
-        times[times.len() / 2]
-    }))
+    Ok(times.map(median))
 }
 
 /// What both stores are measured with.

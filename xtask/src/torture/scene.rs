@@ -101,3 +101,13 @@ pub(super) fn next(state: &mut u64) -> u64 {
     *state ^= *state << 17;
     *state
 }
+
+/// Arguments for larder.
+pub(super) fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Whether a run that ended so, and said this on standard error, panicked.
+pub(super) fn panicked(code: Option<i32>, stderr: &str) -> bool {
+    code == Some(101) || stderr.contains("panicked")
+}

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Arguments;
 use super::apart::Memory;
 use super::judge::{Held, Seen};
-use super::scene::{self, Scene, next};
+use super::scene::{self, Scene, next, panicked, words};
 use super::table::Outcome;
 use crate::run::{self, Result};
 
@@ -54,10 +54,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
 
 type Experiment = fn(&Scene, &Path) -> Result<Tally>;
 
-fn words<const N: usize>(arguments: [&str; N]) -> Vec<String> {
-    arguments.map(str::to_owned).into()
-}
-
 /// Starts larder on a store; what it says on standard error is kept.
 fn start(scene: &Scene, store: &Path, arguments: &[String]) -> Result<Child> {
     Ok(scene.larder(store, arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?)
@@ -75,14 +71,15 @@ fn kills(scene: &Scene, folder: &Path) -> Result<Tally> {
     // A file of an image that is pulled too, so that all of them count on the same blobs.
     scene.must(&folder.join("source"), &scene.pull("second"))?;
     let to = file.display().to_string();
-    scene.must(&folder.join("source"), &words(["export", &scene.name("second"), "-o", &to]))?;
-    let import = |name| (words(["import", &to, "--as", name]), Some(Held { name: name.to_owned(), roots: vec![scene.second.root.digest] }));
+    scene.must(&folder.join("source"), &words(&["export", &scene.name("second"), "-o", &to]))?;
+    let import =
+        |name| (words(&["import", &to, "--as", name]), Some(Held { name: name.to_owned(), roots: vec![scene.second.root.digest] }));
     let mut operations: Vec<(Vec<String>, Option<Held>)> = Vec::new();
     for (n, tag) in tags.into_iter().enumerate() {
         operations.push((scene.pull(tag), Some(scene.held(tag, &[[&scene.first, &scene.second][n % 2]]))));
     }
     operations.extend(["localhost/carried:one", "localhost/carried:two"].map(import));
-    operations.extend(["0s", "1h"].map(|age| (words(["prune", "--parts-older-than", age]), None)));
+    operations.extend(["0s", "1h"].map(|age| (words(&["prune", "--parts-older-than", age]), None)));
     let (mut tally, mut random) = (Tally::default(), SEED);
     for round in 0..ROUNDS {
         let mut running = Vec::new();
@@ -109,7 +106,7 @@ fn kills(scene: &Scene, folder: &Path) -> Result<Tally> {
         let found = Seen::of(&store)?.judge(&acknowledged);
         tally.failures.extend(found.lost.into_iter().chain(found.bad).map(|what| format!("round {round}: {what}")));
         // All that is there goes, so that the next round has something to do; nothing is left then but what somebody may continue.
-        scene.must(&store, &words(["prune", "--keep-size", "0B", "--parts-older-than", "0s"]))?;
+        scene.must(&store, &words(&["prune", "--keep-size", "0B", "--parts-older-than", "0s"]))?;
         let seen = Seen::of(&store)?;
         tally.failures.extend(seen.leftovers()?.into_iter().map(|what| format!("round {round}: {what} is left")));
         if seen.pins() > 0 {
@@ -127,12 +124,12 @@ fn losses(scene: &Scene, folder: &Path) -> Result<Tally> {
     let to = folder.join("out.tar").display().to_string();
     let operations = [
         scene.pull("first"),
-        words(["verify"]),
-        words(["verify", "--repair"]),
-        words(["list"]),
-        words(["export", &scene.name("first"), "-o", &to]),
-        words(["remove", &scene.name("second")]),
-        words(["prune", "--keep-size", "0B"]),
+        words(&["verify"]),
+        words(&["verify", "--repair"]),
+        words(&["list"]),
+        words(&["export", &scene.name("first"), "-o", &to]),
+        words(&["remove", &scene.name("second")]),
+        words(&["prune", "--keep-size", "0B"]),
     ];
     let (mut tally, mut random) = (Tally::default(), SEED);
     for round in 0..LOSSES {
@@ -152,8 +149,9 @@ fn losses(scene: &Scene, folder: &Path) -> Result<Tally> {
             tally.failures.push(wrong("hung"));
         }
         let output = child.wait_with_output()?;
-        if output.status.code() == Some(101) || String::from_utf8_lossy(&output.stderr).contains("panicked") {
-            tally.failures.push(wrong(&String::from_utf8_lossy(&output.stderr)));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if panicked(output.status.code(), &stderr) {
+            tally.failures.push(wrong(&stderr));
         }
         // A store that lost what makes it one is refused; where a pull says that the image is there, it is.
         let pull = scene.larder(&store, &scene.pull("first")).output()?;

@@ -33,3 +33,9 @@ impl Outcome {
         println!("\n{}: {verdict}, in {:.0} s", self.title, took.as_secs_f64());
     }
 }
+
+/// The middle one of these times.
+pub(super) fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}

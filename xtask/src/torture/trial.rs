@@ -64,7 +64,7 @@ impl Operation {
         if run.hung {
             verdict.ended.push("hung".to_owned());
         }
-        if run.code == Some(101) || run.stderr.contains("panicked") {
+        if scene::panicked(run.code, &run.stderr) {
             verdict.ended.push(format!("panicked: {}", run.stderr));
         }
         if point.meddling != Meddling::Kill && run.code == Some(0) {
