@@ -215,6 +215,9 @@ pub(crate) struct Registry {
     /// How many layers are fetched at once
     #[arg(long, short, value_name = "N", default_value = "5", value_parser = jobs)]
     pub(crate) jobs: NonZeroUsize,
+    /// Up to how many connections bring layers where each gives little and more bring more; 1 for one each
+    #[arg(long, value_name = "N", default_value = "20", value_parser = jobs)]
+    pub(crate) connections: NonZeroUsize,
     /// The most that is taken from registries in a second, such as 10MB
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub(crate) limit_rate: Option<NonZeroU64>,

@@ -106,6 +106,7 @@ impl Session<'_> {
             allowed_addresses: file.allowed_addresses.clone(),
             proxies: settings::proxies()?,
             at_once: args.jobs,
+            connections: args.connections,
             limit_rate: args.limit_rate,
             tries: args.tries,
             read_timeout: Duration::from_secs(args.stall),

@@ -16,7 +16,7 @@ use crate::event::{Event, Tell};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, DocumentError, INDEX_TYPES, MANIFEST_TYPES};
 use crate::plan::Plan;
 use crate::store::{Claim, Ingest, Store, StoreError};
-use crate::upstream::{At, Place, Upstream, UpstreamError};
+use crate::upstream::{At, Place, Unnamed, Upstream, UpstreamError};
 
 /// How many pieces of a blob may wait for its writer.
 const WAITING: usize = 2;
@@ -94,7 +94,7 @@ async fn whole(upstream: &Upstream, place: &Place, of: &Descriptor, tell: &Tell<
         return Ok(found.bytes.bytes().clone());
     }
     let mut bytes = Vec::new();
-    let mut stream = upstream.blob(place, of, 0, tell).await?;
+    let mut stream = upstream.blob(place, of, 0, None, tell).await?;
     while let Some(chunk) = stream.chunk().await? {
         bytes.extend_from_slice(&chunk);
     }
@@ -123,7 +123,8 @@ async fn one(cache: &Cache<'_>, want: &Want, blob: &Descriptor, sources: &Source
     let mut places = sources.places()?.iter();
     let mut place = places.next();
     while let (Some(upstream), Some(from)) = (sources.upstream, place) {
-        match attempt(cache, upstream, from, blob, &mut fetched).await? {
+        let attempt = Attempt { cache, upstream, from, blob, in_one: mismatched };
+        match attempt.run(&mut fetched).await? {
             Outcome::Kept => {
                 (cache.tell)(Event::BlobFinished { digest: blob.digest });
                 return Ok(fetched);
@@ -150,50 +151,57 @@ async fn one(cache: &Cache<'_>, want: &Want, blob: &Descriptor, sources: &Source
     }
 }
 
-async fn attempt(cache: &Cache<'_>, upstream: &Upstream, from: &Place, blob: &Descriptor, fetched: &mut u64) -> Result<Outcome> {
-    let wanted = blob.clone();
-    let Some(ingest) = blocking(cache.store, move |store| store.ingest(&wanted)).await? else { return Ok(Outcome::Kept) };
-    let resumed = ingest.offset();
-    (cache.tell)(Event::BlobStarted { digest: blob.digest, size: blob.size, resumed });
-    let (send, receive) = mpsc::channel(WAITING);
-    let writer = tokio::task::spawn_blocking(move || write(ingest, receive));
-    let came = transfer(cache, upstream, from, blob, resumed, send, fetched).await;
-    // The sender is gone by now, so the writer ends; its own error is the reason if it ended first.
-    let ingest = writer.await.expect("the writer does not panic and is not aborted")?;
-    if let Err(error) = came {
-        return Ok(Outcome::Cut(error));
-    }
-    match blocking(cache.store, move |_| ingest.commit()).await {
-        Ok(()) => Ok(Outcome::Kept),
-        Err(StoreError::Mismatch { found }) => Ok(Outcome::Wrong(found)),
-        Err(other) => Err(other.into()),
-    }
+/// One try to fetch a blob from one source.
+struct Attempt<'a> {
+    cache: &'a Cache<'a>,
+    upstream: &'a Upstream,
+    from: &'a Place,
+    blob: &'a Descriptor,
+    /// Whether it has to come in one, since what came was wrong.
+    in_one: bool,
 }
 
-/// Moves the bytes from the network to the writer; ends early, and well, when the writer has ended.
-async fn transfer(
-    cache: &Cache<'_>,
-    upstream: &Upstream,
-    from: &Place,
-    blob: &Descriptor,
-    offset: u64,
-    send: mpsc::Sender<Bytes>,
-    fetched: &mut u64,
-) -> std::result::Result<(), UpstreamError> {
-    if offset == blob.size {
-        return Ok(());
-    }
-    asking(cache.tell, from, At::Digest(blob.digest));
-    let mut stream = upstream.blob(from, blob, offset, cache.tell).await?;
-    while let Some(chunk) = stream.chunk().await? {
-        let bytes = chunk.len() as u64;
-        *fetched += bytes;
-        (cache.tell)(Event::BlobProgress { digest: blob.digest, bytes });
-        if send.send(chunk).await.is_err() {
-            return Ok(());
+impl Attempt<'_> {
+    async fn run(&self, fetched: &mut u64) -> Result<Outcome> {
+        let (cache, blob) = (self.cache, self.blob.clone());
+        let Some(ingest) = blocking(cache.store, move |store| store.ingest(&blob)).await? else { return Ok(Outcome::Kept) };
+        let resumed = ingest.offset();
+        (cache.tell)(Event::BlobStarted { digest: self.blob.digest, size: self.blob.size, resumed });
+        let (send, receive) = mpsc::channel(WAITING);
+        let writer = tokio::task::spawn_blocking(move || write(ingest, receive));
+        let came = self.transfer(resumed, send, fetched).await;
+        // The sender is gone by now, so the writer ends; its own error is the reason if it ended first.
+        let ingest = writer.await.expect("the writer does not panic and is not aborted")?;
+        if let Err(error) = came {
+            return Ok(Outcome::Cut(error));
+        }
+        match blocking(cache.store, move |_| ingest.commit()).await {
+            Ok(()) => Ok(Outcome::Kept),
+            Err(StoreError::Mismatch { found }) => Ok(Outcome::Wrong(found)),
+            Err(other) => Err(other.into()),
         }
     }
-    Ok(())
+
+    /// Moves the bytes from the network to the writer; ends early, and well, when the writer has ended.
+    async fn transfer(&self, offset: u64, send: mpsc::Sender<Bytes>, fetched: &mut u64) -> std::result::Result<(), UpstreamError> {
+        let (store, blob, tell) = (self.cache.store, self.blob, self.cache.tell);
+        if offset == blob.size {
+            return Ok(());
+        }
+        asking(tell, self.from, At::Digest(blob.digest));
+        // Where there can be no such file, it comes in one too.
+        let unnamed: &Unnamed<'_> = &|| store.unnamed_file().ok();
+        let mut stream = self.upstream.blob(self.from, blob, offset, Some(unnamed).filter(|_| !self.in_one), tell).await?;
+        while let Some(chunk) = stream.chunk().await? {
+            let bytes = chunk.len() as u64;
+            *fetched += bytes;
+            tell(Event::BlobProgress { digest: blob.digest, bytes });
+            if send.send(chunk).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
 }
 
 fn write(mut ingest: Ingest, mut receive: mpsc::Receiver<Bytes>) -> std::result::Result<Ingest, StoreError> {

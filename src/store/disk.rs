@@ -199,6 +199,12 @@ pub(super) fn scratch_file(folder: &Path) -> Result<(std::path::PathBuf, File)> 
     }
 }
 
+/// Makes a new file without a name, which is gone when it is closed. Not every file system has such files.
+pub(super) fn unnamed_file(folder: &Path) -> Result<File> {
+    let flags = OFlags::TMPFILE.bits().cast_signed();
+    OpenOptions::new().read(true).write(true).custom_flags(flags).mode(0o600).open(folder).map_err(writing("making a file in", folder))
+}
+
 /// Gives a file another name. The only rename in the store: whoever names content so has synced it before.
 #[expect(clippy::disallowed_methods, reason = "this is its one home")]
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {

@@ -224,6 +224,11 @@ impl Store {
         }
     }
 
+    /// A new file without a name on the store's disk, for what has to wait somewhere; gone when it is closed. Not every file system has such files.
+    pub fn unnamed_file(&self) -> Result<File> {
+        disk::unnamed_file(&self.scratch())
+    }
+
     /// Locks a file of ours beside others. A store that another user owns, or that cannot be written, is locked for reading; where such a
     /// store has no such file, nobody removes.
     fn lock_for_reading(&self, name: &str) -> Result<Option<File>> {

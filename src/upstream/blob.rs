@@ -1,191 +1,186 @@
-//! A blob on its way from a registry.
+//! A blob on its way from a registry, over as many connections as help.
 //!
-//! Survives what passes: a cut, a stall, a busy server, a token that ends. Then the rest is asked for from where we are.
-//! Always true: the bytes handed out follow each other without a gap or a repetition and are never more than the
-//! descriptor has. Whether they are the right ones is not known here: whoever takes them hashes them.
+//! It is asked for in one, and comes over one connection. Where more connections bring more, that one ends sooner, and what follows comes in stretches beside
+//! each other. Always true: the bytes handed out follow each other without a gap or a repetition, so what is kept of them is always the
+//! blob's beginning; a stretch that did not come before it was its turn is asked for again, as the whole would be. Whether they are the right ones is
+//! not known here: whoever takes them hashes them.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
-use reqwest::{Method, StatusCode, Url};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::Upstream;
-use super::body::Answer;
+use super::early::{Coming, Early, Failed, PLACE, Unnamed, Waiting};
 use super::error::{Result, UpstreamError};
-use super::places::Place;
-use super::refusal::Wanted;
-use super::retry::Retry;
-use super::wire::Ask;
-use crate::digest::Digest;
-use crate::oci::Descriptor;
+use super::stretch::{Errand, Stretch};
+use super::width::{Leave, OnItsWay};
 
-/// A try that brought this much brought something, however the server cuts its answers.
-const GAIN: u64 = 64 << 10;
+/// A smaller blob comes in one.
+const SMALL: u64 = 8 << 20;
 
 /// A blob's bytes, as they come.
 pub struct BlobStream<'a> {
-    upstream: &'a Upstream,
-    of: &'a Place,
-    digest: Digest,
-    size: u64,
-    url: Url,
-    /// How many bytes of the blob the caller has.
-    position: u64,
-    /// How many of those the caller had when the last answer began.
-    began: u64,
-    answer: Option<Answer>,
-    /// How many bytes of the answer are still to be passed over, since the caller has them.
-    skip: u64,
-    /// Whether the server can be asked for a part.
-    ranges: bool,
-    retry: Retry<'a>,
+    errand: Arc<Errand<'a>>,
+    on_its_way: OnItsWay<'a>,
+    /// What comes in its turn; none while what is next comes early.
+    line: Option<Stretch<'a>>,
+    /// The first byte that nobody brings.
+    asked: u64,
+    beside: Beside<'a>,
+}
+
+/// What comes before it is its turn.
+struct Beside<'a> {
+    /// Where it waits can be made here; none if nothing is to come early, or no more.
+    unnamed: Option<&'a Unnamed<'a>>,
+    waiting: Option<Waiting>,
+    queue: VecDeque<Early>,
+    coming: FuturesUnordered<Coming<'a>>,
 }
 
 impl<'a> BlobStream<'a> {
-    pub(super) fn new(upstream: &'a Upstream, of: &'a Place, blob: &Descriptor, offset: u64, url: Url, retry: Retry<'a>) -> BlobStream<'a> {
-        BlobStream {
-            upstream,
-            of,
-            digest: blob.digest,
-            size: blob.size,
-            url,
-            position: offset,
-            began: offset,
-            answer: None,
-            skip: 0,
-            ranges: true,
-            retry,
-        }
+    /// The blob from `offset` on; stretches may wait for their turn in a file that is opened here.
+    pub(super) async fn open(errand: Errand<'a>, offset: u64, unnamed: Option<&'a Unnamed<'a>>) -> Result<BlobStream<'a>> {
+        let size = errand.blob.size;
+        let on_its_way = errand.upstream.width.enter();
+        let errand = Arc::new(errand);
+        let mut line = Stretch::new(&errand, offset, size);
+        line.open().await?;
+        let beside =
+            Beside { unnamed: unnamed.filter(|_| size >= SMALL), waiting: None, queue: VecDeque::new(), coming: FuturesUnordered::new() };
+        Ok(BlobStream { errand, on_its_way, line: Some(line), asked: size, beside })
     }
 
     /// The next bytes; none when the blob is complete.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            if self.position == self.size {
-                return self.end().await.map(|()| None);
-            }
-            match self.next().await {
-                Ok(Some(bytes)) => return Ok(Some(bytes)),
-                Ok(None) => {}
-                Err(error) => self.broke(error).await?,
-            }
-        }
+        let began = Instant::now();
+        let next = self.next().await;
+        self.on_its_way.waited(began.elapsed());
+        next
     }
 
-    /// Asks for what is missing, again and again if it must be.
-    pub(super) async fn open(&mut self) -> Result<()> {
-        while self.answer.is_none() && self.position < self.size {
-            if let Err(error) = self.ask().await {
-                self.broke(error).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The next bytes of this answer, or of a new one; none if there were none that the caller lacks.
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        let Some(answer) = &mut self.answer else { return self.ask().await.map(|()| None) };
-        let Some(mut bytes) = answer.chunk().await? else {
-            return Err(UpstreamError::Short { url: answer.url.clone(), received: self.position, expected: self.size });
-        };
-        let passed_over = self.skip.min(bytes.len() as u64);
-        self.skip -= passed_over;
-        let bytes = bytes.split_off(usize::try_from(passed_over).expect("no more than the length of a buffer"));
-        if bytes.len() as u64 > self.size - self.position {
-            return Err(UpstreamError::TooLong { url: answer.url.clone(), blob: self.digest, expected: self.size });
-        }
-        self.position += bytes.len() as u64;
-        Ok(Some(bytes).filter(|b| !b.is_empty()))
-    }
-
-    /// Looks whether more comes than there should be. A connection that breaks now breaks nothing.
-    async fn end(&mut self) -> Result<()> {
-        let Some(mut answer) = self.answer.take() else { return Ok(()) };
-        match answer.chunk().await {
-            Ok(Some(bytes)) if !bytes.is_empty() => Err(UpstreamError::TooLong { url: answer.url, blob: self.digest, expected: self.size }),
-            _ => Ok(()),
-        }
-    }
-
-    async fn broke(&mut self, error: UpstreamError) -> Result<()> {
-        self.answer = None;
-        let gained = self.position - self.began;
-        self.began = self.position;
-        if gained > 0 && gained >= GAIN.min(self.size / 20) {
-            self.retry.gained();
-        }
-        match error {
-            // The whole can still be asked for; what the caller has is passed over.
-            UpstreamError::NoRange { .. } | UpstreamError::WrongRange { .. } if self.ranges => self.ranges = false,
-            error => self.retry.pause(error).await?,
-        }
-        Ok(())
-    }
-
-    async fn ask(&mut self) -> Result<()> {
-        let offset = if self.ranges { self.position } else { 0 };
-        let mut headers = HeaderMap::new();
-        if offset > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={offset}-"));
-            headers.insert(RANGE, range.expect("a number is a header's text"));
-        }
-        let ask = Ask { method: Method::GET, url: self.url.clone(), headers, form: None };
-        let answer = self.upstream.ask(&ask, self.of, Wanted::Blob).await;
-        let answer = match answer {
-            Err(UpstreamError::Status { url, status: 416, .. }) if offset > 0 => return Err(UpstreamError::NoRange { url, offset }),
-            answer => answer?.plain()?,
-        };
-        let url = || answer.url.clone();
-        let first = match answer.status() {
-            StatusCode::OK => 0,
-            StatusCode::PARTIAL_CONTENT if offset > 0 => match answer.header(CONTENT_RANGE).and_then(content_range) {
-                Some((first, total)) if (first, total) == (offset, self.size) => first,
-                _ => return Err(UpstreamError::WrongRange { url: url(), offset }),
-            },
-            status => return Err(UpstreamError::Status { url: url(), status: status.as_u16(), said: None }),
-        };
-        let expected = self.size - first;
-        match answer.length() {
-            // A part of a part is a short answer like any other.
-            Some(found) if found > expected || (first == 0 && found != expected) => {
-                return Err(UpstreamError::WrongLength { url: url(), blob: self.digest, expected, found });
+        loop {
+            self.look_ahead();
+            if let Some(line) = &mut self.line {
+                match self.beside.meanwhile(line.chunk()).await? {
+                    Some(bytes) => return Ok(Some(bytes)),
+                    None => self.line = None,
+                }
+            } else if let Some(mut first) = self.beside.queue.pop_front() {
+                match self.beside.meanwhile(first.chunk()).await {
+                    Ok(Some(bytes)) => {
+                        self.beside.queue.push_front(first);
+                        return Ok(Some(bytes));
+                    }
+                    Ok(None) => {}
+                    Err(_) => self.beside.note(&Failed::Keeping),
+                }
+                self.take_over(&first);
+            } else if self.asked < self.errand.blob.size {
+                self.line = Some(Stretch::new(&self.errand, self.asked, self.errand.blob.size));
+                self.asked = self.errand.blob.size;
+            } else {
+                return Ok(None);
             }
-            _ => {}
         }
-        self.skip = self.position - first;
-        self.answer = Some(answer);
-        Ok(())
+    }
+
+    /// Goes on where a stretch that came early ended, in its turn if it is not all here.
+    fn take_over(&mut self, ended: &Early) {
+        if let Some(waiting) = &mut self.beside.waiting {
+            waiting.end(ended);
+        }
+        let mut rest = ended.bytes.clone();
+        if rest.is_empty() {
+            return;
+        }
+        if self.beside.unnamed.is_none() {
+            // The server gives no stretches, or there is no room for them: all that is left comes in one.
+            self.beside.queue.clear();
+            self.beside.coming.clear();
+            rest.end = self.errand.blob.size;
+            self.asked = rest.end;
+        }
+        self.line = Some(Stretch::new(&self.errand, rest.start, rest.end));
+    }
+
+    /// Asks for what follows beside what is on its way, where that brings more.
+    fn look_ahead(&mut self) {
+        let errand = self.errand.clone();
+        let (size, width) = (errand.blob.size, &errand.upstream.width);
+        if self.beside.unnamed.is_none() || !width.is_wide() {
+            return;
+        }
+        let (stretch, lost) = (width.stretch().min(PLACE), width.meanwhile());
+        while self.beside.has_place() {
+            // What comes in one ends a little ahead of where it is, if much is left.
+            let split = self.asked == size && self.beside.queue.is_empty();
+            if self.asked == size && !(split && self.line.as_ref().is_some_and(|line| line.left() >= 2 * (stretch + lost))) {
+                return;
+            }
+            let own = self.line.is_none() && !self.beside.queue.iter().any(Early::is_own);
+            let Some(leave) = width.take(own) else { return };
+            if !self.beside.open() {
+                return;
+            }
+            if let Some(line) = self.line.as_mut().filter(|_| split) {
+                line.shorten(stretch + lost);
+                self.asked = line.end();
+            }
+            let bytes = self.asked..size.min(self.asked + stretch);
+            self.asked = bytes.end;
+            let tried = Stretch::tried(&self.errand, bytes.start, bytes.end);
+            self.beside.begin(bytes, tried, leave);
+        }
     }
 }
 
-/// First byte and total of a `Content-Range`, if it is of bytes and sound.
-pub(super) fn content_range(text: &str) -> Option<(u64, u64)> {
-    let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    let (first, last, total) = (number(first)?, number(last)?, number(total)?);
-    (first <= last && last < total).then_some((first, total))
-}
+impl<'a> Beside<'a> {
+    fn has_place(&self) -> bool {
+        self.waiting.as_ref().is_none_or(Waiting::has_place)
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_content_range_is_read_strictly() {
-        assert_eq!(content_range("bytes 5-9/10"), Some((5, 10)));
-        for text in [
-            "bytes 5-9/*",
-            "bytes */10",
-            "bytes 5-10/10",
-            "bytes 9-5/10",
-            "bytes=5-9/10",
-            "items 5-9/10",
-            "bytes 5-9",
-            "bytes +5-9/10",
-            "bytes -9/10",
-            "",
-        ] {
-            assert_eq!(content_range(text), None, "{text}");
+    /// Opens the file that stretches wait in; whether there is one.
+    fn open(&mut self) -> bool {
+        if let (None, Some(unnamed)) = (&self.waiting, self.unnamed) {
+            match unnamed() {
+                Some(file) => self.waiting = Some(Waiting::new(file)),
+                None => self.unnamed = None,
+            }
         }
+        self.waiting.is_some()
+    }
+
+    fn begin(&mut self, bytes: Range<u64>, stretch: Stretch<'a>, leave: Leave<'a>) {
+        let waiting = self.waiting.as_mut().expect("it was opened");
+        let (early, coming) = waiting.begin(bytes, stretch, leave);
+        self.queue.push_back(early);
+        self.coming.push(coming);
+    }
+
+    /// Nothing comes early any more where that cannot be; what failed for another reason is asked for again when it is its turn.
+    fn note(&mut self, failed: &Failed) {
+        if matches!(failed, Failed::Keeping | Failed::Coming(UpstreamError::NoRange { .. } | UpstreamError::WrongRange { .. })) {
+            self.unnamed = None;
+        }
+    }
+
+    /// Waits for this, while what comes early goes on.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            while let Poll::Ready(Some(ended)) = self.coming.poll_next_unpin(cx) {
+                ended.err().inspect(|failed| self.note(failed));
+            }
+            work.as_mut().poll(cx)
+        })
+        .await
     }
 }

@@ -13,6 +13,7 @@ mod blob;
 mod body;
 mod challenge;
 mod credentials;
+mod early;
 mod error;
 mod failure;
 #[cfg(any(test, fuzzing))]
@@ -30,7 +31,9 @@ mod refusal;
 mod retry;
 mod route;
 mod shown;
+mod stretch;
 mod token;
+mod width;
 mod wire;
 
 use std::fmt;
@@ -44,6 +47,7 @@ use reqwest::{Method, StatusCode, Url};
 
 pub use self::blob::BlobStream;
 pub use self::credentials::{CredentialsError, Given, Login, Secret, Source};
+pub use self::early::Unnamed;
 pub use self::error::UpstreamError;
 pub use self::limits::Limits;
 pub use self::places::{By, Mirror, Mirrored, Place};
@@ -57,6 +61,8 @@ use self::error::Result;
 use self::places::Places;
 use self::refusal::Wanted;
 use self::retry::Retry;
+use self::stretch::Errand;
+use self::width::Width;
 use self::wire::{Ask, Wire};
 use crate::digest::{Digest, Verified};
 use crate::event::Tell;
@@ -68,6 +74,7 @@ pub struct Upstream {
     wire: Wire,
     auth: Auth,
     places: Places,
+    width: Width,
 }
 
 /// How registries are to be asked. The default asks all by HTTPS but those on loopback, without credentials.
@@ -115,6 +122,9 @@ pub struct Settings {
     pub helper_timeout: Duration,
     /// How many blobs are fetched at once.
     pub at_once: NonZeroUsize,
+    /// Up to how many connections bring blobs where each gives little and more bring more; no more than one for each blob if there is a
+    /// [`limit_rate`](Settings::limit_rate).
+    pub connections: NonZeroUsize,
     /// The most bytes a second that are taken from all registries together.
     pub limit_rate: Option<NonZeroU64>,
     /// How often something is tried in all, as long as nothing comes of it.
@@ -150,6 +160,7 @@ impl Default for Settings {
             read_timeout: Duration::from_secs(30),
             helper_timeout: Duration::from_secs(30),
             at_once: NonZeroUsize::new(5).expect("it is not zero"),
+            connections: NonZeroUsize::new(20).expect("it is not zero"),
             limit_rate: None,
             tries: 5,
             backoff: Duration::from_millis(500),
@@ -188,7 +199,8 @@ pub struct Found {
 impl Upstream {
     /// A door that asks as the settings say. Nothing is read or opened before something is asked.
     pub fn new(settings: Settings) -> Result<Upstream> {
-        Ok(Upstream { wire: Wire::new(settings), auth: Auth::default(), places: Places::default() })
+        let width = Width::new(if settings.limit_rate.is_some() { 1 } else { settings.connections.get() });
+        Ok(Upstream { wire: Wire::new(settings), auth: Auth::default(), places: Places::default(), width })
     }
 
     /// Where a repository is asked for, in this order: its mirrors, then its own registry. Fails if settings forbid it.
@@ -253,14 +265,22 @@ impl Upstream {
     }
 
     /// A blob's bytes from `offset` on; survives cuts by itself.
-    pub async fn blob<'a>(&'a self, of: &'a Place, blob: &'a Descriptor, offset: u64, tell: &'a Tell<'a>) -> Result<BlobStream<'a>> {
+    ///
+    /// Where one connection gives little, it may come over several, if there is a way to open a file without a name: what comes before it is its turn waits
+    /// there.
+    pub async fn blob<'a>(
+        &'a self,
+        of: &'a Place,
+        blob: &'a Descriptor,
+        offset: u64,
+        unnamed: Option<&'a Unnamed<'a>>,
+        tell: &'a Tell<'a>,
+    ) -> Result<BlobStream<'a>> {
         let url = of.url(&self.wire, "blobs", &blob.digest.to_string())?;
         if offset > blob.size {
             return Err(UpstreamError::NoRange { url: ShownUrl::from(&url), offset });
         }
-        let mut stream = BlobStream::new(self, of, blob, offset, url, Retry::new(&self.wire.settings, tell).of(of));
-        stream.open().await?;
-        Ok(stream)
+        BlobStream::open(Errand { upstream: self, of, blob, url, tell }, offset, unnamed).await
     }
 
     /// Asks once, and once more with another pass if that is what the registry wants. Fails with what a refusal means.

@@ -12,6 +12,7 @@ mod manifests;
 mod redirects;
 mod several;
 mod strangers;
+mod stretches;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -63,7 +64,7 @@ impl Door {
         let mut got = Vec::new();
         let tell = |event| self.told.lock().unwrap().push(event);
         let end = async {
-            let mut stream = self.upstream.blob(&self.of, blob, offset, &tell).await?;
+            let mut stream = self.upstream.blob(&self.of, blob, offset, None, &tell).await?;
             while let Some(chunk) = stream.chunk().await? {
                 got.extend_from_slice(&chunk);
             }
@@ -186,7 +187,7 @@ fn what_the_door_does_can_be_done_on_any_thread() {
     on_any(&door.upstream);
     on_any(door.upstream.manifest(&door.of, At::Tag("1"), &larder::event::silent));
     on_any(door.upstream.head(&door.of, "1"));
-    let mut stream = run(door.upstream.blob(&door.of, &blob, 0, &larder::event::silent)).unwrap();
+    let mut stream = run(door.upstream.blob(&door.of, &blob, 0, None, &larder::event::silent)).unwrap();
     on_any(stream.chunk());
     on_any(stream);
 }

@@ -147,7 +147,7 @@ fn the_time_that_the_caller_takes_is_not_held_against_the_server() {
     let door = Door::with(Settings { tries: 1, ..impatient() });
     let blob = door.put(&content(4 << 20));
     let read = run(async {
-        let mut stream = door.upstream.blob(&door.of, &blob, 0, &larder::event::silent).await.unwrap();
+        let mut stream = door.upstream.blob(&door.of, &blob, 0, None, &larder::event::silent).await.unwrap();
         let mut read = 0;
         while let Some(chunk) = stream.chunk().await.unwrap() {
             // A slow disk, which blocks the writer.
@@ -277,7 +277,7 @@ fn a_token_that_ends_in_the_middle_is_renewed() {
     door.registry.serve_tokens(TokenServer { tokens: tokens.clone(), ..TokenServer::default() });
     door.registry.fault(blob.digest, Fault::CutOnceAfter(20_000));
     let got = run(async {
-        let mut stream = door.upstream.blob(&door.of, &blob, 0, &larder::event::silent).await.unwrap();
+        let mut stream = door.upstream.blob(&door.of, &blob, 0, None, &larder::event::silent).await.unwrap();
         let mut got = Vec::new();
         while let Some(chunk) = stream.chunk().await.unwrap() {
             tokens.expire();

@@ -86,7 +86,7 @@ fn ask(upstream: &Upstream, host: &str) {
     let blob = Descriptor { media_type: "x".to_owned(), digest: Digest::of(b"{}"), size: 2 };
     let _ = run(upstream.manifest(&of, At::Tag("1"), &silent));
     let _ = run(async {
-        let mut stream = upstream.blob(&of, &blob, 0, &silent).await?;
+        let mut stream = upstream.blob(&of, &blob, 0, None, &silent).await?;
         stream.chunk().await
     });
 }

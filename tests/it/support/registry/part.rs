@@ -20,13 +20,18 @@ pub(super) struct Part<'a> {
     content: &'a Content,
     /// The first byte if a part was asked for and is to be given.
     asked: Option<u64>,
+    /// The byte behind the last one that was asked for.
+    until: u64,
     fault: Option<Fault>,
 }
 
 impl<'a> Part<'a> {
     pub(super) fn of(content: &'a Content, seen: &Seen, fault: Option<Fault>) -> Part<'a> {
-        let asked = seen.header(RANGE.as_str()).strip_prefix("bytes=").and_then(|r| r.split_once('-')?.0.parse().ok());
-        Part { content, asked: asked.filter(|_| fault != Some(Fault::IgnoreRange)), fault }
+        let range = seen.header(RANGE.as_str()).strip_prefix("bytes=").and_then(|r| r.split_once('-'));
+        let range = range.filter(|_| fault != Some(Fault::IgnoreRange));
+        let last = range.and_then(|(_, last)| last.parse::<u64>().ok());
+        let until = last.map_or(content.size(), |last| content.size().min(last + 1));
+        Part { content, asked: range.and_then(|(first, _)| first.parse().ok()), until, fault }
     }
 
     pub(super) fn answer(self, media_type: Option<&str>, digest: Digest, hard: &Arc<AtomicBool>) -> io::Result<Answer> {
@@ -43,16 +48,16 @@ impl<'a> Part<'a> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         headers.insert(CONTENT_TYPE, header(media_type.unwrap_or("application/octet-stream")));
-        headers.insert(CONTENT_LENGTH, (size - said).into());
+        headers.insert(CONTENT_LENGTH, (self.until - said).into());
         headers.insert(DIGEST, header(&digest.to_string()));
         if self.asked.is_some() {
             let total = if self.fault == Some(Fault::WrongTotal) { size + 1 } else { size };
-            headers.insert(CONTENT_RANGE, header(&format!("bytes {said}-{}/{total}", size - 1)));
+            headers.insert(CONTENT_RANGE, header(&format!("bytes {said}-{}/{total}", self.until - 1)));
         }
         let status = if self.asked.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
         let first = if self.fault == Some(Fault::LyingRange) { 0 } else { said };
         self.spoil(&mut headers);
-        let mut answer = Response::new(self.body(first, size - said, hard)?);
+        let mut answer = Response::new(self.body(first, self.until - said, hard)?);
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;
         Ok(answer)
@@ -61,7 +66,7 @@ impl<'a> Part<'a> {
     fn spoil(&self, headers: &mut HeaderMap) {
         match self.fault {
             Some(Fault::WrongLength(off)) => {
-                let size = self.content.size() - self.asked.unwrap_or(0);
+                let size = self.until - self.asked.unwrap_or(0);
                 headers.insert(CONTENT_LENGTH, size.saturating_add_signed(off).into());
             }
             Some(Fault::Chunked | Fault::Longer(_) | Fault::Shorter(_) | Fault::Endless) => drop(headers.remove(CONTENT_LENGTH)),
