@@ -3,6 +3,9 @@
 //! Owns the file without a name that they wait in: it has a place for each of so many stretches, and a place is used again when what was in it was handed
 //! out. Always true: a stretch is written from its first byte on, and no byte is read before it was written. What does not come is not missed here: whoever
 //! wants the stretch asks for the rest of it.
+//!
+//! It is written and read at once and not by other threads, as it goes to the system's memory and comes from there: handing it over costs more than that, and
+//! every thread keeps memory.
 
 use std::fs::File;
 use std::io;
@@ -91,7 +94,6 @@ async fn bring(mut stretch: Stretch<'_>, file: Arc<File>, came: watch::Sender<u6
     let mut at = *came.borrow();
     while let Some(bytes) = stretch.chunk().await.inspect_err(|_| leave.refused()).map_err(Failed::Coming)? {
         let length = bytes.len() as u64;
-        // To the system's memory: to have a thread do it takes longer, and memory for every thread.
         file.write_all_at(&bytes, at).map_err(|_| Failed::Keeping)?;
         at += length;
         came.send_replace(at);
@@ -119,12 +121,10 @@ impl Early {
             }
             ended = self.here.changed().await.is_err();
         }
-        let (file, at) = (self.file.clone(), self.next);
-        let length = usize::try_from(*self.here.borrow() - at).unwrap_or(CHUNK).min(CHUNK);
-        // Made here, since every thread has memory of its own that it keeps.
+        let length = usize::try_from(*self.here.borrow() - self.next).unwrap_or(CHUNK).min(CHUNK);
         let mut bytes = BytesMut::zeroed(length);
-        let read = tokio::task::spawn_blocking(move || file.read_exact_at(&mut bytes, at).map(|()| bytes.freeze()));
-        let bytes = read.await.expect("reading does not panic and is not aborted")?;
+        self.file.read_exact_at(&mut bytes, self.next)?;
+        let bytes = bytes.freeze();
         self.next += bytes.len() as u64;
         self.bytes.start += bytes.len() as u64;
         Ok(Some(bytes))
