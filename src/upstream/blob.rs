@@ -6,6 +6,7 @@
 //! not known here: whoever takes them hashes them.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::pin;
@@ -16,10 +17,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::early::{Coming, Early, Failed, PLACE, Unnamed, Waiting};
+use super::early::{Coming, Early, Failed, PLACE, PLACES, Unnamed};
 use super::error::{Result, UpstreamError};
 use super::stretch::{Errand, Stretch};
-use super::width::{Leave, OnItsWay};
+use super::width::OnItsWay;
 
 /// A smaller blob comes in one.
 const SMALL: u64 = 8 << 20;
@@ -39,7 +40,9 @@ pub struct BlobStream<'a> {
 struct Beside<'a> {
     /// Where it waits can be made here; none if nothing is to come early, or no more.
     unnamed: Option<&'a Unnamed<'a>>,
-    waiting: Option<Waiting>,
+    file: Option<Arc<File>>,
+    /// How many stretches were begun.
+    begun: usize,
     queue: VecDeque<Early>,
     coming: FuturesUnordered<Coming<'a>>,
 }
@@ -52,8 +55,13 @@ impl<'a> BlobStream<'a> {
         let errand = Arc::new(errand);
         let mut line = Stretch::new(&errand, offset, size);
         line.open().await?;
-        let beside =
-            Beside { unnamed: unnamed.filter(|_| size >= SMALL), waiting: None, queue: VecDeque::new(), coming: FuturesUnordered::new() };
+        let beside = Beside {
+            unnamed: unnamed.filter(|_| size >= SMALL),
+            file: None,
+            begun: 0,
+            queue: VecDeque::new(),
+            coming: FuturesUnordered::new(),
+        };
         Ok(BlobStream { errand, on_its_way, line: Some(line), asked: size, beside })
     }
 
@@ -82,7 +90,7 @@ impl<'a> BlobStream<'a> {
                     Ok(None) => {}
                     Err(_) => self.beside.note(&Failed::Keeping),
                 }
-                self.take_over(&first);
+                self.take_over(first.bytes);
             } else if self.asked < self.errand.blob.size {
                 self.line = Some(Stretch::new(&self.errand, self.asked, self.errand.blob.size));
                 self.asked = self.errand.blob.size;
@@ -92,12 +100,8 @@ impl<'a> BlobStream<'a> {
         }
     }
 
-    /// Goes on where a stretch that came early ended, in its turn if it is not all here.
-    fn take_over(&mut self, ended: &Early) {
-        if let Some(waiting) = &mut self.beside.waiting {
-            waiting.end(ended);
-        }
-        let mut rest = ended.bytes.clone();
+    /// Goes on where a stretch that came early ended, in its turn if there is a rest of it.
+    fn take_over(&mut self, mut rest: Range<u64>) {
         if rest.is_empty() {
             return;
         }
@@ -113,56 +117,45 @@ impl<'a> BlobStream<'a> {
 
     /// Asks for what follows beside what is on its way, where that brings more.
     fn look_ahead(&mut self) {
-        let errand = self.errand.clone();
-        let (size, width) = (errand.blob.size, &errand.upstream.width);
+        let (size, width) = (self.errand.blob.size, &self.errand.upstream.width);
         if self.beside.unnamed.is_none() || !width.is_wide() {
             return;
         }
         let (stretch, lost) = (width.stretch().min(PLACE), width.meanwhile());
-        while self.beside.has_place() {
+        while self.beside.queue.len() < PLACES {
             // What comes in one ends a little ahead of where it is, if much is left.
-            let split = self.asked == size && self.beside.queue.is_empty();
-            if self.asked == size && !(split && self.line.as_ref().is_some_and(|line| line.left() >= 2 * (stretch + lost))) {
+            let all_asked = self.asked == size;
+            let much_left = |line: &Stretch<'_>| line.left() >= 2 * (stretch + lost);
+            if all_asked && !(self.beside.queue.is_empty() && self.line.as_ref().is_some_and(much_left)) {
                 return;
             }
             let own = self.line.is_none() && !self.beside.queue.iter().any(Early::is_own);
             let Some(leave) = width.take(own) else { return };
-            if !self.beside.open() {
-                return;
-            }
-            if let Some(line) = self.line.as_mut().filter(|_| split) {
+            let Some(file) = self.beside.file() else { return };
+            if let Some(line) = self.line.as_mut().filter(|_| all_asked) {
                 line.shorten(stretch + lost);
                 self.asked = line.end();
             }
             let bytes = self.asked..size.min(self.asked + stretch);
             self.asked = bytes.end;
             let tried = Stretch::tried(&self.errand, bytes.start, bytes.end);
-            self.beside.begin(bytes, tried, leave);
+            let (early, coming) = Early::begin(bytes, tried, leave, (&file, self.beside.begun));
+            self.beside.begun += 1;
+            self.beside.queue.push_back(early);
+            self.beside.coming.push(coming);
         }
     }
 }
 
-impl<'a> Beside<'a> {
-    fn has_place(&self) -> bool {
-        self.waiting.as_ref().is_none_or(Waiting::has_place)
-    }
-
-    /// Opens the file that stretches wait in; whether there is one.
-    fn open(&mut self) -> bool {
-        if let (None, Some(unnamed)) = (&self.waiting, self.unnamed) {
-            match unnamed() {
-                Some(file) => self.waiting = Some(Waiting::new(file)),
-                None => self.unnamed = None,
-            }
+impl Beside<'_> {
+    /// The file that stretches wait in, opened when it is first wanted; none if there can be none.
+    fn file(&mut self) -> Option<Arc<File>> {
+        if self.file.is_none() {
+            self.file = self.unnamed.and_then(|unnamed| unnamed()).map(Arc::new);
+            // Where there is none now, none is asked for again.
+            self.unnamed = self.unnamed.filter(|_| self.file.is_some());
         }
-        self.waiting.is_some()
-    }
-
-    fn begin(&mut self, bytes: Range<u64>, stretch: Stretch<'a>, leave: Leave<'a>) {
-        let waiting = self.waiting.as_mut().expect("it was opened");
-        let (early, coming) = waiting.begin(bytes, stretch, leave);
-        self.queue.push_back(early);
-        self.coming.push(coming);
+        self.file.clone()
     }
 
     /// Nothing comes early any more where that cannot be; what failed for another reason is asked for again when it is its turn.

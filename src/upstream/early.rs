@@ -1,7 +1,7 @@
 //! Stretches of a blob that come before it is their turn.
 //!
-//! Owns the file without a name that they wait in: it has a place for each of so many stretches, and a place is used again when what was in it was handed
-//! out. Always true: a stretch is written from its first byte on, and no byte is read before it was written. What does not come is not missed here: whoever
+//! Knows the file without a name that they wait in: it has a place for each of so many stretches, which are handed out in the order in which they were
+//! begun, so that places are used in turn. Always true: a stretch is written from its first byte on, and no byte is read before it was written. What does not come is not missed here: whoever
 //! wants the stretch asks for the rest of it.
 //!
 //! It is written and read at once and not by other threads, as it goes to the system's memory and comes from there: handing it over costs more than that, and
@@ -22,7 +22,7 @@ use super::stretch::Stretch;
 use super::width::Leave;
 
 /// How many stretches of a blob come or wait at once.
-const PLACES: usize = 32;
+pub(super) const PLACES: usize = 32;
 
 /// How large a place is.
 pub(super) const PLACE: u64 = 8 << 20;
@@ -33,19 +33,11 @@ const CHUNK: usize = 64 << 10;
 /// Opens a new file without a name, if there can be one.
 pub type Unnamed<'a> = dyn Fn() -> Option<File> + Sync + 'a;
 
-/// Where stretches of one blob wait.
-pub(super) struct Waiting {
-    file: Arc<File>,
-    /// Whether a place is taken.
-    taken: [bool; PLACES],
-}
-
 /// A stretch that comes.
 pub(super) struct Early {
     /// What of the blob is not handed out.
     pub(super) bytes: Range<u64>,
     file: Arc<File>,
-    place: usize,
     /// Up to where it is in the file, and from where in the file it is to be read.
     here: watch::Receiver<u64>,
     next: u64,
@@ -62,33 +54,6 @@ pub(super) enum Failed {
 /// The work of bringing one.
 pub(super) type Coming<'a> = Pin<Box<dyn Future<Output = Result<(), Failed>> + Send + 'a>>;
 
-impl Waiting {
-    pub(super) fn new(file: File) -> Waiting {
-        Waiting { file: Arc::new(file), taken: [false; PLACES] }
-    }
-
-    /// Whether there is a place.
-    pub(super) fn has_place(&self) -> bool {
-        self.taken.contains(&false)
-    }
-
-    /// Gives these bytes a place, which there has to be; they come as the work goes on.
-    pub(super) fn begin<'a>(&mut self, bytes: Range<u64>, stretch: Stretch<'a>, leave: Leave<'a>) -> (Early, Coming<'a>) {
-        let place = self.taken.iter().position(|taken| !taken).expect("it was asked whether there is a place");
-        self.taken[place] = true;
-        let first = place as u64 * PLACE;
-        let (came, here) = watch::channel(first);
-        let own = leave.is_own();
-        let coming = bring(stretch, self.file.clone(), came, leave);
-        (Early { bytes, file: self.file.clone(), place, here, next: first, own }, Box::pin(coming))
-    }
-
-    /// Its place is free again.
-    pub(super) fn end(&mut self, early: &Early) {
-        self.taken[early.place] = false;
-    }
-}
-
 /// Brings a stretch into its place. What it held is free again when it ends.
 async fn bring(mut stretch: Stretch<'_>, file: Arc<File>, came: watch::Sender<u64>, leave: Leave<'_>) -> Result<(), Failed> {
     let mut at = *came.borrow();
@@ -102,6 +67,20 @@ async fn bring(mut stretch: Stretch<'_>, file: Arc<File>, came: watch::Sender<u6
 }
 
 impl Early {
+    /// The stretch of these bytes, and the work that brings it; so many were begun in this file before, and no more than [`PLACES`] wait.
+    pub(super) fn begin<'a>(
+        bytes: Range<u64>,
+        stretch: Stretch<'a>,
+        leave: Leave<'a>,
+        (file, before): (&Arc<File>, usize),
+    ) -> (Early, Coming<'a>) {
+        let first = (before % PLACES) as u64 * PLACE;
+        let (came, here) = watch::channel(first);
+        let own = leave.is_own();
+        let coming = bring(stretch, file.clone(), came, leave);
+        (Early { bytes, file: file.clone(), here, next: first, own }, Box::pin(coming))
+    }
+
     /// Whether it comes over the connection that every blob may have, and still comes.
     pub(super) fn is_own(&self) -> bool {
         self.own && self.here.has_changed().is_ok()
